@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make serve` and `make test`. Both create .venv and install into it on first use.
+
+PYTHON ?= python3
+PORT ?= 8000
+HOST ?= 127.0.0.1
+
+VENV := .venv
+BIN := $(VENV)/bin
+# pip warns about its own age and stays silent about what matters here.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint format bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(VENV)/installed  ## create .venv with what captioning and serving need
+
+serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
+	$(BIN)/captioner serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/installed-dev  ## run the tests with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/installed-dev  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## mend what style checks can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## measure the command and the library on this machine
+	$(BIN)/python benchmarks/start.py
+
+clean:  ## remove .venv and what tools left behind
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+# A stamp is written last: an interrupted installation is taken up again.
+$(VENV)/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,196 @@
+"""Pictures in, captions out: the trained model as its users meet it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioner.checkpoint import ModelInfo, load_model
+from captioner.config import require
+from captioner.decoding import DecodingOptions, Hypothesis, decode
+from captioner.engines import Engine, FloatArray
+from captioner.errors import CaptionerError, OptionError
+from captioner.images import ImageSource, load_pixels
+from captioner.tokens import make_tokenizer
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption of one picture.
+
+    Attributes:
+        text: readable, as the model's tokeniser joins it; words come in lower case without a full stop.
+        tokens: T tokens.
+        log_probability: natural logarithm of the whole caption's probability, its end included.
+        score: ``log_probability`` normalised by length; captions of one picture are ranked by it.
+        token_scores: natural logarithm of each token's probability.
+        attention: (T, rows, columns) weights, each token's summing to one: where the model looked.
+        model: the model's name.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    log_probability: float
+    score: float
+    token_scores: tuple[float, ...]
+    attention: FloatArray
+    model: str
+
+    @property
+    def sentence(self) -> str:
+        """The text with a capital first letter and a full stop; empty stays empty."""
+        return f"{self.text[0].upper()}{self.text[1:]}." if self.text else ""
+
+    def to_row(self) -> dict[str, Any]:
+        """``{"text", "tokens", "score"}``, as rows and replies carry it."""
+        return {"text": self.text, "tokens": list(self.tokens), "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture of a stream: captions, best first, or an error.
+
+    Attributes:
+        image: the picture as it was given.
+        model: the model's name.
+        captions: empty exactly when there is an error.
+        error: why there is no caption.
+    """
+
+    image: ImageSource
+    model: str
+    captions: tuple[Caption, ...] = ()
+    error: CaptionerError | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        """``{"image", "model", "captions"}`` or ``{"image", "error", "code"}``; the image only where it has a path."""
+        row: dict[str, Any] = {"image": os.fspath(self.image)} if isinstance(self.image, str | os.PathLike) else {}
+        if self.error is not None:
+            return row | {"error": str(self.error), "code": self.error.code}
+        return row | {"model": self.model, "captions": [caption.to_row() for caption in self.captions]}
+
+
+class Captioner:
+    """A trained model that captions pictures.
+
+    Not for use by several threads at once: give each its own, or one thread that owns the model.
+
+    Args:
+        engine: runs the network.
+        info: what the model says of itself.
+    """
+
+    def __init__(self, engine: Engine, info: ModelInfo) -> None:
+        self.engine = engine
+        self.info = info
+        self._tokenizer = make_tokenizer(info.tokenizer)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.info.name
+
+    def __call__(self, image: ImageSource, **options: Any) -> Caption:
+        """The best caption of one picture.
+
+        Args:
+            image: a path, the bytes of a file, a file object or a PIL image.
+            **options: fields of :class:`DecodingOptions` that differ from the model's own.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            OptionError: an option is unknown or impossible.
+        """
+        return self.candidates(image, **options)[0]
+
+    def candidates(self, image: ImageSource, **options: Any) -> list[Caption]:
+        """The ``n_best`` captions of one picture, best first. Arguments and errors as for a call."""
+        chosen = self.options(**options)
+        return self.caption_pixels([load_pixels(image, self.info.image)], chosen)[0]
+
+    def batch(self, images: Iterable[ImageSource], *, batch_size: int = 16, **options: Any) -> Iterator[Result]:
+        """Caption a stream of pictures, ``batch_size`` at a time, in their order.
+
+        Reads no further ahead than one batch. A picture that cannot be read yields a result with its error and
+        leaves its neighbours alone.
+
+        Raises:
+            OptionError: at once, when an option is unknown or impossible.
+        """
+        require(batch_size >= 1, "batch_size must be at least 1")
+        return self._stream(iter(images), batch_size, self.options(**options))
+
+    def _stream(self, images: Iterator[ImageSource], batch_size: int, options: DecodingOptions) -> Iterator[Result]:
+        while group := list(islice(images, batch_size)):
+            loaded = [self._try_load(image) for image in group]
+            captions = iter(self.caption_pixels([item for item in loaded if isinstance(item, np.ndarray)], options))
+            for image, item in zip(group, loaded, strict=True):
+                if isinstance(item, CaptionerError):
+                    yield Result(image, self.name, error=item)
+                else:
+                    yield Result(image, self.name, captions=tuple(next(captions)))
+
+    def _try_load(self, image: ImageSource) -> FloatArray | CaptionerError:
+        try:
+            return load_pixels(image, self.info.image)
+        except CaptionerError as error:
+            return error
+
+    def options(self, **changes: Any) -> DecodingOptions:
+        """The model's decoding options with some changed; a beam not given is as wide as ``n_best`` needs.
+
+        Raises:
+            OptionError: a name or a value is impossible.
+        """
+        own = self.info.decoding
+        unknown = sorted(set(changes) - set(own.to_dict()))
+        if unknown:
+            raise OptionError(f"unknown option {', '.join(unknown)}; there are {', '.join(own.to_dict())}")
+        if "beam_size" not in changes and isinstance(changes.get("n_best"), int):
+            changes["beam_size"] = max(own.beam_size, changes["n_best"])
+        return own.replace(**changes)
+
+    def caption_pixels(self, pixels: Sequence[FloatArray], options: DecodingOptions) -> list[list[Caption]]:
+        """Caption pictures that are prepared already: (3, H, W) arrays by the model's image settings, one batch."""
+        if not pixels:
+            return []
+        grid = self.engine.encode(np.stack(pixels))
+        found = decode(self.engine, grid, len(pixels), options)
+        return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+
+    def _caption(self, hypothesis: Hypothesis) -> Caption:
+        tokens = self.info.vocabulary.decode(hypothesis.tokens)
+        model = self.info.model
+        return Caption(
+            text=self._tokenizer.join(tokens),
+            tokens=tuple(tokens),
+            log_probability=hypothesis.log_probability,
+            score=hypothesis.score,
+            token_scores=hypothesis.token_log_probabilities,
+            attention=hypothesis.weights.reshape(-1, model.grid_rows, model.grid_columns),
+            model=self.name,
+        )
+
+
+def load(model: str | Path = "words", *, device: str | None = None, precision: str | None = None) -> Captioner:
+    """Load a trained model.
+
+    Args:
+        model: a bundled model's name, or a model directory.
+        device: ``cpu``, ``cuda``, ``mps``; by default the best one here.
+        precision: ``bf16`` or ``fp32``; by default bf16 where the hardware computes in it.
+
+    Raises:
+        ModelError: there is no such model, or it is broken.
+        OptionError: the device or precision is unknown or not here.
+    """
+    from captioner.engines.torch_engine import TorchEngine  # torch is slow to import
+
+    network, info = load_model(model)
+    return Captioner(TorchEngine(network, device=device, precision=precision), info)

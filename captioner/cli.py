@@ -1,0 +1,163 @@
+"""The ``captioner`` command: the one place that may import every room.
+
+Exit codes: 0 all well; 1 some input failed, and stderr says which; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+import captioner
+from captioner.captioner import Result
+from captioner.checkpoint import ModelInfo, bundled_models, read_info
+from captioner.errors import CaptionerError, ModelError, OptionError
+from captioner.images import ImageSource, open_image
+
+STDIN = "-"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except CaptionerError as error:
+        print(f"captioner: {error}", file=sys.stderr)
+        return 2 if isinstance(error, OptionError | ModelError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(prog="captioner", description="Say what a picture shows.")
+    parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    caption = commands.add_parser("caption", help="caption pictures", description="Prints path, tab, caption a line.")
+    caption.set_defaults(run=caption_command)
+    caption.add_argument("images", nargs="+", metavar="IMAGE", help="a picture's path; - reads a picture from stdin")
+    caption.add_argument("--model", default="words", help="a bundled model's name or a model directory [words]")
+    caption.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept; 1 is greedy [the model's own]")
+    caption.add_argument("--n-best", type=int, metavar="K", help="captions a picture, a line each [1]")
+    caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
+    caption.add_argument("--sentence", action="store_true", help="a capital first letter and a full stop")
+    caption.add_argument("--json", action="store_true", help="a JSON row a picture instead")
+    caption.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only")
+    caption.add_argument("--device", help="cpu, cuda or mps [the best one here]")
+    caption.add_argument("--precision", help="bf16 or fp32 [bf16 where the hardware computes in it]")
+
+    models = commands.add_parser("models", help="list the bundled models with their figures")
+    models.set_defaults(run=models_command)
+
+    info = commands.add_parser("info", help="all that a model says of itself")
+    info.set_defaults(run=info_command)
+    info.add_argument("model", metavar="MODEL", help="a bundled model's name or a model directory")
+    info.add_argument("--json", action="store_true", help="as JSON, vocabulary included")
+
+    serve = commands.add_parser("serve", help="caption over HTTP")
+    serve.set_defaults(run=serve_command)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all [127.0.0.1]")
+    serve.add_argument("--port", type=int, default=8000, help="TCP port [8000]")
+    serve.add_argument("--workers", type=int, default=1, help="processes, each with its own models [1]")
+    serve.add_argument("--threads", type=int, default=8, help="requests that a worker reads at a time [8]")
+    serve.add_argument("--model", action="append", default=[], help="a model to serve, repeatable [all bundled ones]")
+    return parser
+
+
+def caption_command(arguments: argparse.Namespace) -> int:
+    """``captioner caption``: every picture gets its line, failures theirs on stderr."""
+    if arguments.attention and len(arguments.images) != 1:
+        raise OptionError("--attention draws one picture: give one IMAGE")
+    given = {name: getattr(arguments, name) for name in ("beam_size", "n_best", "max_length")}
+    options = {name: value for name, value in given.items() if value is not None}
+    model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
+    sources = [sys.stdin.buffer.read() if name == STDIN else name for name in arguments.images]
+    failed = False
+    for name, source, result in zip(arguments.images, sources, model.batch(sources, **options), strict=True):
+        failed |= result.error is not None
+        _print_result(name, result, as_json=arguments.json, sentence=arguments.sentence)
+        if arguments.attention and result.error is None:
+            _draw(arguments.attention, source, result)
+    return 1 if failed else 0
+
+
+def _print_result(name: str, result: Result, *, as_json: bool, sentence: bool) -> None:
+    if as_json:
+        print(json.dumps({"image": name} | result.to_row(), ensure_ascii=False), flush=True)
+    else:
+        for caption in result.captions:
+            print(f"{name}\t{caption.sentence if sentence else caption.text}", flush=True)
+    if result.error is not None:
+        print(f"captioner: {result.error}", file=sys.stderr)
+
+
+def _draw(path: Path, source: ImageSource, result: Result) -> None:
+    from captioner.attention import draw_attention
+
+    try:
+        draw_attention(open_image(source), result.captions[0]).save(path)
+    except (OSError, ValueError) as error:  # ValueError: a file name whose ending is no picture format
+        raise CaptionerError(f"cannot write {path}: {error}") from error
+
+
+def models_command(_arguments: argparse.Namespace) -> int:
+    """``captioner models``: a line a model, its dev figures behind its name."""
+    for name in bundled_models():
+        info = read_info(name)
+        print(f"{name}\t{_figures(info)}\t{info.description}")
+    return 0
+
+
+def info_command(arguments: argparse.Namespace) -> int:
+    """``captioner info``."""
+    info = read_info(arguments.model)
+    if arguments.json:
+        print(json.dumps(info.to_dict(), ensure_ascii=False, indent=2))
+        return 0
+    model, image = info.model, info.image
+    facts = {
+        "name": info.name,
+        "description": info.description,
+        "figures": _figures(info) or "none recorded",
+        "pictures": f"{image.width} x {image.height} pixels, {image.fit}",
+        "encoder": f"{model.encoder}, grid {model.grid_rows} x {model.grid_columns} x {model.grid_features}",
+        "decoder": f"LSTM {model.hidden_size}, attention {model.attention_size}, embedding {model.embedding_size}",
+        "vocabulary": f"{len(info.vocabulary)} {info.tokenizer}",
+        "decoding": ", ".join(f"{name} {value}" for name, value in info.decoding.to_dict().items()),
+        "trained on": ", ".join(f"{count} {split}" for split, count in info.provenance.get("images", {}).items()),
+    }
+    for name, fact in facts.items():
+        print(f"{name:12} {fact}")
+    return 0
+
+
+def _figures(info: ModelInfo) -> str:
+    return "; ".join(
+        f"{split} " + " ".join(f"{metric} {value:.3f}" for metric, value in values["scores"].items())
+        for split, values in info.figures.items()
+    )
+
+
+def serve_command(arguments: argparse.Namespace) -> int:
+    """``captioner serve``."""
+    from service.server import run
+
+    run(
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        threads=arguments.threads,
+        models=arguments.model,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

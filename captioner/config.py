@@ -1,0 +1,120 @@
+"""What a model is, as frozen dataclasses with an exact JSON round trip.
+
+Nothing here computes: these are the words in which a checkpoint describes itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from captioner.errors import ModelError, OptionError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Config:
+    """Mixin: strict conversion from and to plain JSON values."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values.
+
+        Raises:
+            ModelError: a key is unknown or a required one is missing.
+            OptionError: a value is out of range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise ModelError(
+                f"{cls.__name__} has no field {', '.join(map(repr, unknown))}; it has {', '.join(fields)}",
+                code="model_mismatch",
+            )
+        # JSON has no tuples; dataclasses compare by value, so lists must not slip in.
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        try:
+            return cls(**plain)
+        except TypeError as error:
+            raise ModelError(f"{cls.__name__} is incomplete: {error}", code="model_mismatch") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values, in order."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`OptionError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise OptionError(message)
+
+
+@dataclass(frozen=True)
+class ImageConfig(Config):
+    """How a picture becomes the network's input.
+
+    Attributes:
+        height, width: input size in pixels.
+        fit: ``stretch`` keeps the whole picture and ignores its aspect ratio; ``crop`` keeps the ratio
+            and drops what lies outside the central area.
+        mean, std: per-channel normalisation of RGB values in [0, 1].
+    """
+
+    height: int = 224
+    width: int = 224
+    fit: str = "stretch"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        require(self.height > 0 and self.width > 0, "ImageConfig: height and width must be positive")
+        require(self.fit in ("stretch", "crop"), f"ImageConfig.fit must be stretch or crop, not {self.fit!r}")
+        require(len(self.mean) == len(self.std) == 3, "ImageConfig: mean and std need three values each")
+        require(min(self.std) > 0, "ImageConfig.std must be positive")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The network's architecture.
+
+    Attributes:
+        encoder: a torchvision backbone by name, see :data:`captioner.encoder.BACKBONES`.
+        grid_node: the backbone's graph node that yields the grid; empty for the backbone's default.
+        grid_rows, grid_columns, grid_features: the grid that the encoder yields for the model's image size.
+        vocabulary_size: V, special tokens included.
+        embedding_size, hidden_size, attention_size: widths of token embedding, LSTM and attention space.
+        gated_context: scale the context vector by a learned gate (Show, Attend and Tell, section 4.2.1).
+        tied_output: the output layer shares the embedding's matrix (Press and Wolf 2017).
+        dropout: probability, on the embedding and before the output layer.
+    """
+
+    vocabulary_size: int
+    encoder: str = "mobilenet_v2"
+    grid_node: str = ""
+    grid_rows: int = 7
+    grid_columns: int = 7
+    grid_features: int = 1280
+    embedding_size: int = 512
+    hidden_size: int = 512
+    attention_size: int = 512
+    gated_context: bool = True
+    tied_output: bool = True
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            require(getattr(self, name) > 0, f"ModelConfig.{name} must be positive")
+        require(0 <= self.dropout < 1, "ModelConfig.dropout must lie in [0, 1)")
+
+
+_SIZES = (
+    ("vocabulary_size", "embedding_size", "hidden_size", "attention_size")
+    + ("grid_rows", "grid_columns", "grid_features")
+)

@@ -1,0 +1,38 @@
+"""From a grid to sequences: one loop over an engine, for greedy, beam search and sampling alike."""
+
+from __future__ import annotations
+
+from captioner.decoding.beam import BeamSearch
+from captioner.decoding.filters import make_filters
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import Sampler
+from captioner.decoding.search import Hypothesis
+from captioner.engines import Engine, Grid
+
+__all__ = ["DecodingOptions", "Hypothesis", "decode"]
+
+SEARCHES = {"beam": BeamSearch, "sample": Sampler}
+
+
+def decode(engine: Engine, grid: Grid, images: int, options: DecodingOptions) -> list[list[Hypothesis]]:
+    """The best sequences of each image, best first, ``options.n_best`` at most.
+
+    Args:
+        engine: runs the network.
+        grid: what ``engine.encode`` gave for a batch.
+        images: B, how many images the grid holds.
+        options: method and limits.
+    """
+    search = SEARCHES[options.method](images, options)
+    filters = make_filters(options)
+    state = engine.select(engine.start(grid), search.first_rows)
+    while search.active.size:
+        log_probs, state, weights = engine.step(search.tokens, state, grid)
+        for apply in filters:
+            log_probs = apply(log_probs, search.prefixes)
+        before = search.active
+        rows = search.advance(log_probs, weights)
+        state = engine.select(state, rows)
+        if search.active.size < before.size:  # finished images leave the batch
+            grid = engine.select(grid, before.searchsorted(search.active))
+    return search.results()

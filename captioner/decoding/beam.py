@@ -1,0 +1,60 @@
+"""Beam search, over all images of a batch at once; a beam of one is greedy search."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import Search, Step, pick
+from captioner.engines import FloatArray, IntArray
+from captioner.tokens import Vocabulary
+
+
+class BeamSearch(Search):
+    """Keeps the K likeliest partial sequences of each image.
+
+    Those that end are set aside, and the image is done when K have ended. When the maximum length comes first,
+    unfinished sequences fill the places that are left.
+    """
+
+    def __init__(self, images: int, options: DecodingOptions) -> None:
+        super().__init__(images, options.beam_size, options)
+        self.totals[:, 1:] = -np.inf  # all rows of an image begin alike: let the first alone be continued
+
+    def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
+        """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
+        images, vocabulary = len(self.active), log_probs.shape[1]
+        totals = (self.totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (A, K·V)
+        # Of 2K candidates at most K end the sequence, so K that go on are among them.
+        best = largest(totals, 2 * self.width)  # (A, 2K), fewer with a tiny vocabulary
+        values = np.take_along_axis(totals, best, axis=1)
+        beams, tokens = np.divmod(best, vocabulary)
+        parents = beams + np.arange(images)[:, None] * self.width  # rows of the whole batch
+        ends = tokens == Vocabulary.eos
+
+        kept = np.arange(best.shape[1]) < self.width  # an end counts only where it is among the K likeliest
+        self.finish(ends & kept & np.isfinite(values), values, self.length - 1, parents, ended=True)
+
+        order = ends.argsort(axis=1, kind="stable")[:, : self.width]  # what goes on first, still best first
+        values, parents, tokens, ends = (
+            np.take_along_axis(array, order, axis=1) for array in (values, parents, tokens, ends)
+        )
+        values = np.where(ends, -np.inf, values).astype(np.float32)
+        alive = np.isfinite(values)
+        going = alive.any(axis=1) & ~self.full()
+        rows, chosen = parents.reshape(-1), tokens.reshape(-1)
+        step = Step(rows, chosen, pick(log_probs, rows, chosen), weights)
+        if self.length + 1 < self.options.max_length:
+            return self.proceed(going, step, values)
+        continued = self.proceed(np.ones_like(going), step, values)
+        self.finish(alive & going[:, None], values, self.length - 1, np.arange(rows.size).reshape(alive.shape), ended=False)
+        self.active = self.active[:0]
+        return continued
+
+
+def largest(values: FloatArray, count: int) -> IntArray:
+    """Where the ``count`` largest values of each row stand, in descending order."""
+    count = min(count, values.shape[1])
+    found = np.argpartition(values, -count, axis=1)[:, -count:]
+    order = np.take_along_axis(values, found, axis=1).argsort(axis=1)[:, ::-1]
+    return np.take_along_axis(found, order, axis=1)

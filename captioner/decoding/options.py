@@ -1,0 +1,62 @@
+"""What a caller may ask of decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captioner.config import Config, require
+
+
+@dataclass(frozen=True)
+class DecodingOptions(Config):
+    """How sequences are searched.
+
+    Attributes:
+        method: ``beam`` (beam size 1 is greedy) or ``sample``.
+        beam_size: hypotheses kept per image.
+        n_best: captions returned per image; at most ``beam_size`` for beam search.
+        max_length: steps at most, the end symbol counted.
+        length_penalty: a hypothesis' score is its log-probability over its length, end symbol included, to this
+            power; 0 prefers short sequences, 1 compares means.
+        no_repeat_ngram: no n-gram of this size occurs twice in a sequence; 0 allows repeats.
+        temperature, top_k, top_p: for sampling: softmax temperature; the k likeliest tokens alone (0: all); the
+            smallest set of tokens that holds this probability alone (nucleus sampling, Holtzman et al. 2020).
+        seed: for sampling: makes one call reproducible; None draws afresh.
+    """
+
+    method: str = "beam"
+    beam_size: int = 3
+    n_best: int = 1
+    max_length: int = 30
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in _WHOLE_NUMBERS:
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(whole and low <= value <= high, f"{name} must be a whole number from {low} to {high}")
+        for name, low, high in _NUMBERS:
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            require(number and low <= value <= high, f"{name} must be a number from {low:g} to {high:g}")
+        require(self.method in ("beam", "sample"), f"method must be beam or sample, not {self.method!r}")
+        require(self.seed is None or isinstance(self.seed, int), "seed must be a whole number")
+        require(
+            self.method == "sample" or self.n_best <= self.beam_size,
+            f"n_best is {self.n_best} but a beam of {self.beam_size} holds no more than that: raise beam_size",
+        )
+
+
+_WHOLE_NUMBERS = (
+    ("beam_size", 1, 100),
+    ("n_best", 1, 100),
+    ("max_length", 1, 1000),
+    ("no_repeat_ngram", 0, 100),
+    ("top_k", 0, 1_000_000),
+)
+_NUMBERS = (("length_penalty", 0.0, 10.0), ("temperature", 0.01, 100.0), ("top_p", 0.001, 1.0))

@@ -1,0 +1,140 @@
+"""What every search shares: the rows it continues, the steps it took, the sequences it finished.
+
+Shapes: A images still searched, K rows an image, N = A·K rows (image-major), V vocabulary, P grid positions.
+
+A search never copies what was said so far. Each step records which rows it came from, and a finished sequence is
+read back through those parents once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from captioner.decoding.options import DecodingOptions
+from captioner.engines import Array, BoolArray, FloatArray, IntArray
+from captioner.tokens import Vocabulary
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One sequence, the end symbol left out.
+
+    Attributes:
+        tokens: T token numbers.
+        log_probability: natural logarithm of the sequence's probability, the end symbol's included.
+        score: ``log_probability`` normalised by length; hypotheses of one image are ranked by it.
+        token_log_probabilities: of each of the T tokens.
+        weights: (T, P) where the model looked at each token.
+        ended: False when the maximum length cut the sequence off.
+    """
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    score: float
+    token_log_probabilities: tuple[float, ...]
+    weights: FloatArray
+    ended: bool
+
+
+class Step(NamedTuple):
+    """What a step chose for the rows that went on, and where the model looked meanwhile."""
+
+    parents: IntArray  # (N,) rows of the previous step
+    tokens: IntArray  # (N,)
+    log_probs: FloatArray  # (N,) of those tokens
+    weights: FloatArray  # (rows of the previous step, P)
+
+
+# A finished sequence: ``row`` of ``step`` holds its last token; step -1 stands for the empty sequence.
+FINISHED = np.dtype([("score", "f4"), ("log_prob", "f4"), ("step", "i8"), ("row", "i8"), ("ended", "?")])
+NOTHING = np.array((-np.inf, -np.inf, -1, 0, False), dtype=FINISHED)
+
+
+class Search:
+    """State of a search over ``images`` images with ``width`` rows each.
+
+    Attributes:
+        first_rows: the rows of the engine's first state (one an image) to start from.
+        active: (A,) the images still searched, ascending.
+        tokens: (N,) the token that each row reads next.
+        prefixes: (N, t) each row's tokens so far.
+    """
+
+    def __init__(self, images: int, width: int, options: DecodingOptions) -> None:
+        self.options = options
+        self.width = width
+        self.first_rows: IntArray = np.arange(images).repeat(width)
+        self.active: IntArray = np.arange(images)
+        self.tokens: IntArray = np.full(images * width, Vocabulary.bos)
+        self.prefixes: IntArray = np.empty((images * width, 0), dtype=np.int64)
+        self.totals: FloatArray = np.zeros((images, width), dtype=np.float32)  # log-probability of each row
+        self._steps: list[Step] = []
+        self._finished: Array = np.full((images, width), NOTHING)  # the best of each image, best first
+
+    @property
+    def length(self) -> int:
+        """Steps taken so far."""
+        return len(self._steps)
+
+    def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
+        """Choose the next tokens from (N, V) log-probabilities; return the rows that they continue."""
+        raise NotImplementedError
+
+    def results(self) -> list[list[Hypothesis]]:
+        """Each image's hypotheses, best first."""
+        best = self._finished[:, : self.options.n_best]
+        return [[self._read(finished) for finished in row if np.isfinite(finished["score"])] for row in best]
+
+    def finish(self, which: BoolArray, totals: FloatArray, step: int, rows: IntArray, *, ended: bool) -> None:
+        """Set sequences aside: of the (A, m) given ones, those that ``which`` marks.
+
+        What ended ranks before what was cut off, whatever their scores.
+        """
+        new = np.full(which.shape, NOTHING)
+        length = step + 2 if ended else step + 1  # the end symbol counts
+        new["score"] = np.where(which, totals / np.float32(length**self.options.length_penalty), -np.inf)
+        new["log_prob"], new["step"], new["row"], new["ended"] = totals, step, rows, which & ended
+        both = np.concatenate((self._finished[self.active], new), axis=1)
+        order = np.lexsort((-both["score"], ~both["ended"]), axis=1)[:, : self.width]
+        self._finished[self.active] = np.take_along_axis(both, order, axis=1)
+
+    def full(self) -> BoolArray:
+        """(A,) whether an image has as many ended sequences as it has rows."""
+        return np.asarray(self._finished[self.active]["ended"].all(axis=1))
+
+    def proceed(self, going: BoolArray, step: Step, totals: FloatArray) -> IntArray:
+        """Record ``step`` and go on with the images that ``going`` (A,) marks; return the rows they continue."""
+        if not going.all():
+            kept = going.repeat(self.width)
+            step = step._replace(parents=step.parents[kept], tokens=step.tokens[kept], log_probs=step.log_probs[kept])
+        self._steps.append(step)
+        self.active, self.totals, self.tokens = self.active[going], totals[going], step.tokens
+        self.prefixes = np.concatenate((self.prefixes[step.parents], step.tokens[:, None]), axis=1)
+        return step.parents
+
+    def _read(self, finished: Array) -> Hypothesis:
+        row = int(finished["row"])
+        tokens, log_probs, weights = [], [], []
+        for step in self._steps[finished["step"] :: -1] if finished["step"] >= 0 else ():
+            tokens.append(int(step.tokens[row]))
+            log_probs.append(float(step.log_probs[row]))
+            row = int(step.parents[row])
+            weights.append(step.weights[row])
+        positions = self._steps[0].weights.shape[1] if self._steps else 0
+        return Hypothesis(
+            tokens=tuple(reversed(tokens)),
+            log_probability=float(finished["log_prob"]),
+            score=float(finished["score"]),
+            token_log_probabilities=tuple(reversed(log_probs)),
+            weights=np.array(weights[::-1], dtype=np.float32).reshape(len(weights), positions),
+            ended=bool(finished["ended"]),
+        )
+
+
+def pick(log_probs: FloatArray, rows: IntArray, tokens: IntArray) -> FloatArray:
+    """The (N,) entries of (N, V) log-probabilities at the given rows and tokens."""
+    picked: FloatArray = log_probs[rows, tokens]
+    return picked

@@ -1,0 +1,152 @@
+"""A torchvision backbone, cut where it still has a spatial grid: images → (B, P, D) features.
+
+Shapes: B images, P = rows x columns positions, D features a position.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.error import URLError
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from captioner import torchvision_compat  # noqa: F401  must precede torchvision
+from captioner.errors import OptionError, WeightsError
+
+# torchvision's default grid for each backbone: the last layer before pooling and classification.
+BACKBONES = {
+    "vgg16": "features.29",  # conv5_3 with its ReLU: 14 x 14 x 512
+    "vgg19": "features.35",  # conv5_4 with its ReLU: 14 x 14 x 512
+    "resnet18": "layer4",  # 7 x 7 x 512
+    "resnet34": "layer4",
+    "resnet50": "layer4",  # 7 x 7 x 2048
+    "resnet101": "layer4",
+    "resnet152": "layer4",
+    "resnext50_32x4d": "layer4",
+    "wide_resnet50_2": "layer4",
+    "densenet121": "features",  # 7 x 7 x 1024
+    "mobilenet_v2": "features",  # 7 x 7 x 1280
+    "mobilenet_v3_large": "features",  # 7 x 7 x 960
+    "efficientnet_b0": "features",  # 7 x 7 x 1280
+    "convnext_tiny": "features",  # 7 x 7 x 768
+}
+
+
+class GridShape(NamedTuple):
+    """The grid that one input size gives."""
+
+    rows: int
+    columns: int
+    features: int
+
+
+def grid_shape(name: str, node: str, height: int, width: int) -> GridShape:
+    """The grid of an encoder for pictures of ``height`` x ``width`` pixels, found without arithmetic or memory.
+
+    Raises:
+        OptionError: the backbone or node does not exist, or the node yields no grid.
+    """
+    with torch.device("meta"):
+        encoder = GridEncoder(name, node).eval()
+        grid = encoder.backbone(torch.empty(1, 3, height, width))["grid"]
+    if grid.dim() != 4:
+        raise OptionError(f"node {encoder.node!r} of {name} yields no spatial grid but a shape {tuple(grid.shape)}")
+    return GridShape(rows=grid.shape[2], columns=grid.shape[3], features=grid.shape[1])
+
+
+class GridEncoder(nn.Module):
+    """A convolutional backbone whose output is a grid of features.
+
+    Args:
+        name: a key of :data:`BACKBONES`.
+        node: the graph node to read, by torchvision's naming; empty for the backbone's default.
+
+    Raises:
+        OptionError: the backbone or its node does not exist.
+    """
+
+    def __init__(self, name: str = "mobilenet_v2", node: str = "") -> None:
+        super().__init__()
+        from torchvision.models import get_model
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        if name not in BACKBONES:
+            raise OptionError(f"unknown encoder {name!r}; choose one of {', '.join(BACKBONES)}")
+        self.name, self.node = name, node or BACKBONES[name]
+        backbone = get_model(name, weights=None)
+        try:
+            self.backbone = create_feature_extractor(backbone, {self.node: "grid"})
+        except ValueError as error:
+            valid = ", ".join(child for child, _ in backbone.named_modules() if child)
+            raise OptionError(f"{name} has no node {self.node!r}; it has {valid}") from error
+        self.train(self.training)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels → (B, P, D), positions row by row."""
+        grid: Tensor = self.backbone(pixels)["grid"]
+        return grid.flatten(2).transpose(1, 2)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch mode, but keep batch normalisation on its stored statistics.
+
+        Captioning batches are small and far from ImageNet's; re-estimated statistics hurt fine-tuning. The
+        affine parameters still learn.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def load_weights(self, source: str | Path) -> None:
+        """Load pretrained weights.
+
+        Args:
+            source: ``"imagenet"`` for torchvision's official weights (downloaded once, then cached), or a local
+                ``.safetensors`` or ``.pth`` file holding a state dict of the whole torchvision model.
+
+        Raises:
+            WeightsError: the file or download is missing, or does not fit this backbone.
+        """
+        state = _official_weights(self.name) if str(source) == "imagenet" else _local_weights(Path(source))
+        mine = self.backbone.state_dict()
+        # A classifier that the grid does not need may come along; anything else missing or misshapen may not.
+        missing = sorted(set(mine) - set(state))
+        misshapen = sorted(key for key in set(mine) & set(state) if mine[key].shape != state[key].shape)
+        if missing or misshapen:
+            wrong = f"lacks {missing[0]!r}" if missing else f"has another shape for {misshapen[0]!r}"
+            raise WeightsError(f"the weights {source} are not those of {self.name}: the file {wrong}")
+        self.backbone.load_state_dict({key: state[key] for key in mine})
+
+
+def _local_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"no encoder weights at {path}: give a .safetensors or .pth state dict of the torchvision model, "
+            "or 'imagenet' to download the official ones"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own exceptions; to the caller they are one
+        raise WeightsError(f"cannot read the encoder weights {path}: {error}") from error
+    return state
+
+
+def _official_weights(name: str) -> dict[str, Any]:
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name).DEFAULT
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        state: dict[str, Any] = weights.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"cannot download the {name} weights ({error}): fetch {weights.url} by other means and put it at {place}, "
+            "or name a local file"
+        ) from error
+    return state

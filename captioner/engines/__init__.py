@@ -1,0 +1,46 @@
+"""What runs the network. Decoding sees an :class:`Engine` and numpy arrays, never a framework's model.
+
+Shapes: B images, N rows (partial sequences, image-major), P grid positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+# The engine's own values: opaque to decoding, which only hands them back.
+Grid = Any
+State = Any
+Rows = TypeVar("Rows")
+
+
+class Engine(Protocol):
+    """A captioning network, ready to run. Not safe for use by several threads at once."""
+
+    name: str
+
+    def encode(self, pixels: FloatArray) -> Grid:
+        """(B, 3, H, W) normalised pixels → the grid of B images."""
+        ...
+
+    def start(self, grid: Grid) -> State:
+        """The state before the first token, one row an image."""
+        ...
+
+    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
+        """(N,) previous tokens → (N, V) log-probabilities, the next state, (N, P) attention weights.
+
+        N is a multiple of the grid's B; the rows of one image stand together.
+        """
+        ...
+
+    def select(self, value: Rows, rows: IntArray) -> Rows:
+        """The given rows of a state or a grid, in the given order, repeats allowed."""
+        ...

@@ -1,0 +1,97 @@
+"""The reference engine: the torch model itself, on CPU, CUDA or Apple's MPS."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captioner.engines import FloatArray, IntArray
+from captioner.errors import OptionError
+from captioner.model import CaptionModel, Grid, State
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Rows = TypeVar("Rows", Grid, State)
+
+
+class TorchEngine:
+    """Runs a :class:`CaptionModel` in evaluation mode, without gradients.
+
+    Args:
+        model: moved to ``device`` and cast to ``precision``; it belongs to the engine from then on.
+        device: a torch device name; by default CUDA, then MPS, then CPU.
+        precision: ``fp32`` or ``bf16``; by default bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        OptionError: the device or precision is unknown or not there.
+    """
+
+    def __init__(self, model: CaptionModel, *, device: str | None = None, precision: str | None = None) -> None:
+        self.device = pick_device(device)
+        precision = precision or ("bf16" if has_fast_bfloat16(self.device) else "fp32")
+        if precision not in PRECISIONS:
+            raise OptionError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        self.name = f"torch {self.device.type} {precision}"
+        self.dtype = PRECISIONS[precision]
+        self.model = model.eval().requires_grad_(False).to(self.device, self.dtype)
+        self.model.encoder.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def encode(self, pixels: FloatArray) -> Grid:
+        """See :meth:`captioner.engines.Engine.encode`."""
+        batch = torch.from_numpy(pixels).to(self.device, self.dtype, memory_format=torch.channels_last)
+        return self.model.encode(batch)
+
+    @torch.inference_mode()
+    def start(self, grid: Grid) -> State:
+        """See :meth:`captioner.engines.Engine.start`."""
+        return State(*(part.to(self.dtype) for part in self.model.start(grid)))
+
+    @torch.inference_mode()
+    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
+        """See :meth:`captioner.engines.Engine.step`."""
+        logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
+        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights)
+
+    @torch.inference_mode()
+    def select(self, value: Rows, rows: IntArray) -> Rows:
+        """See :meth:`captioner.engines.Engine.select`."""
+        index = torch.from_numpy(rows).to(self.device)
+        return type(value)(*(part.index_select(0, index) for part in value))
+
+
+def to_numpy(tensor: Tensor) -> FloatArray:
+    """A float tensor as a float32 array."""
+    return np.asarray(tensor.float().cpu().numpy())
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called ``name``, or the best one here.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    available = [device for device, there in _devices().items() if there]
+    if name is None:
+        return torch.device(available[0])
+    if name.partition(":")[0] not in available:
+        raise OptionError(f"no device {name!r} here; choose one of {', '.join(available)}")
+    return torch.device(name)
+
+
+def _devices() -> dict[str, bool]:
+    """Device types from the fastest to the slowest, and whether each is here."""
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware, so that bf16 is faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return False

@@ -1,0 +1,218 @@
+"""Anything that holds a picture -> an upright RGB picture -> the network's input.
+
+Pictures come from strangers. Whatever the bytes, the outcome is a picture or an :class:`ImageError`, never
+another exception, an outside program or a decoded flood of pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from captioner.config import ImageConfig
+from captioner.errors import ImageError
+
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
+
+DEFAULT_MAX_PIXELS = 100_000_000
+# Resampling needs some 32 bytes per source column or row, whatever the area: a 100,000,000 x 1 picture would take 3 GB.
+MAX_SIDE = 1_000_000
+
+# Formats that Pillow cannot decode by itself: it would run Ghostscript (EPS), open whatever file lies inside, EPS too
+# (IPTC), ask a handler installed by the application (the stubs), or read no more than a header (MPEG).
+REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+
+# EXIF orientation -> the operation that turns the stored picture upright; 1 is upright already.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Read a picture as people see it: upright, RGB, on white where it is transparent, the first frame if it moves.
+
+    Args:
+        source: a path, the bytes of an image file, a binary file object (read from its start, left open) or a
+            PIL image (left as it is).
+        max_pixels: refuse pictures of more pixels; checked before they are decoded.
+
+    Returns:
+        A picture of its own in mode RGB, without metadata.
+
+    Raises:
+        ImageError: there is no picture to be had, its ``code`` tells why.
+    """
+    if isinstance(source, Image.Image):
+        with _plain_errors("the image"):
+            return _to_rgb(_decode(source, "the image", max_pixels))
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        with _open_file(path) as file:
+            return _read(file, str(path), max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _read(BytesIO(source), "the image", max_pixels)
+    if hasattr(source, "read"):
+        return _read(source, "the image", max_pixels)
+    raise ImageError(
+        f"an image must be a path, bytes, a binary file object or a PIL image, not {type(source).__name__}",
+        code="not_an_image",
+    )
+
+
+def to_array(image: Image.Image, config: ImageConfig) -> NDArray[np.float32]:
+    """Fit an RGB picture to the network's input size and normalise it.
+
+    Returns:
+        ``(3, config.height, config.width)`` float32, contiguous: ``(rgb / 255 - mean) / std``.
+    """
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    if config.fit == "crop":
+        scale = min(width / config.width, height / config.height)
+        left, top = (width - scale * config.width) / 2, (height - scale * config.height) / 2
+        box = (max(left, 0.0), max(top, 0.0), min(width - left, width), min(height - top, height))
+    # Pillow widens the bicubic kernel when it shrinks (antialiasing), and copies a picture of the exact size.
+    fitted = image.resize((config.width, config.height), Image.Resampling.BICUBIC, box=box)
+    rgb = np.asarray(fitted, dtype=np.float32) / 255  # (H, W, 3)
+    normalised = (rgb - np.asarray(config.mean, dtype=np.float32)) / np.asarray(config.std, dtype=np.float32)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def load_pixels(
+    source: ImageSource, config: ImageConfig, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.float32]:
+    """The network's input for a picture: :func:`open_image`, then :func:`to_array`."""
+    return to_array(open_image(source, max_pixels=max_pixels), config)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"{path} does not exist; check the path", code="image_not_found") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a directory; give an image file", code="image_unreadable") from error
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise ImageError(f"{path} cannot be opened: {reason}; check the file", code="image_unreadable") from error
+
+
+def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    with _plain_errors(name):
+        try:
+            file.seek(0)
+        except (AttributeError, OSError):  # a pipe
+            file = BytesIO(file.read())
+        return _to_rgb(_decode(_identify(file, name), name, max_pixels))
+
+
+@contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} needs too much memory; use a smaller picture", code="image_too_large") from error
+    except Exception as error:  # on damaged data decoders raise nearly every exception there is
+        raise ImageError(f"{name} is damaged or incomplete; save it again or use another file") from error
+
+
+def _identify(file: BinaryIO, name: str) -> Image.Image:
+    """Read the header with the first format that accepts it.
+
+    ``Image.open`` does the same, but it answers a large picture with a process-wide warning before the caller
+    can look at the size.
+    """
+    prefix = file.read(16)
+    if not prefix:
+        raise ImageError(f"{name} is empty; give an image file", code="not_an_image")
+    Image.preinit()  # registers the common formats first, so that they are tried first
+    Image.init()
+    recognised = ""
+    for format_ in Image.ID:
+        if format_ in REFUSED_FORMATS:
+            continue
+        factory, accepts = Image.OPEN[format_]
+        try:
+            if accepts is not None:
+                if accepts(prefix) is not True:  # a text says that Pillow was built without this format
+                    continue
+                recognised = recognised or format_
+            file.seek(0)
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's formats say "not mine"
+            continue
+    if recognised:
+        raise ImageError(f"{name} starts like a {recognised} image but is damaged or incomplete; use another file")
+    raise ImageError(
+        f"{name} is not an image of a known format; use JPEG, PNG, WebP or another common one", code="not_an_image"
+    )
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """Decode the pixels and turn them upright.
+
+    Icons are decoded as soon as they are identified: until here only Pillow's own limit bounds them.
+    """
+    _check_size(image, name, max_pixels)
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    except Exception:  # damaged metadata are no reason to refuse a good picture
+        return image
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width} x {height}); use another file")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        limit = f"{max_pixels:,} pixels" if width * height > max_pixels else f"{MAX_SIDE:,} pixels a side"
+        raise ImageError(
+            f"{name} is too large: {width} x {height}, the limit is {limit}; use a smaller picture",
+            code="image_too_large",
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB; the result shares nothing with ``image``."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_grey(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    rgb = image.convert("RGB")
+    rgb.info.clear()  # else a second reading would apply the orientation again
+    return rgb
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Bring grey values of more than 8 bits to 8 bits.
+
+    These modes do not say which value is white. It is taken to be the usual one that holds the brightest pixel:
+    1 (fractions only), 255 or 65535; if none does, the picture's own range is stretched from black to white.
+    """
+    values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    white = next((white for white in whites if high <= white), None)
+    if low >= 0 and white is not None:
+        low, high = 0.0, white
+    return Image.fromarray(np.interp(values, (low, high), (0, 255)).round().astype(np.uint8))

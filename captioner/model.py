@@ -1,0 +1,132 @@
+"""The network: a grid of image features, read by an attending LSTM that emits one token a step.
+
+Show, Attend and Tell (Xu et al. 2015) with its soft attention and gated context, the additive scores of
+Bahdanau et al. (2015), and optionally a tied output layer (Press and Wolf 2017).
+
+Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, D grid features,
+A attention width, E embedding width, H state width, T steps, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captioner.config import ModelConfig
+from captioner.encoder import GridEncoder
+
+
+class Grid(NamedTuple):
+    """What the decoder sees of B images; computed once, read at every step."""
+
+    features: Tensor  # (B, P, D)
+    keys: Tensor  # (B, P, A): the features' part of the attention scores
+
+
+class State(NamedTuple):
+    """What the decoder remembers of N partial sequences."""
+
+    hidden: Tensor  # (N, H)
+    cell: Tensor  # (N, H)
+
+
+class AdditiveAttention(nn.Module):
+    """score(h, f) = v · tanh(W f + U h): Bahdanau et al. (2015), appendix A.1.2."""
+
+    def __init__(self, features: int, hidden: int, attention: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(features, attention)
+        self.query = nn.Linear(hidden, attention, bias=False)
+        self.score = nn.Linear(attention, 1, bias=False)  # a bias would cancel in the softmax
+
+    def forward(self, hidden: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """(N, H) hidden → (N, D) context, (N, P) weights that sum to one.
+
+        The K rows of one image share its grid by broadcasting, so that beams cost no copies of it.
+        """
+        images, positions, _ = grid.keys.shape
+        query = self.query(hidden).view(images, -1, 1, grid.keys.shape[-1])  # (B, K, 1, A)
+        scores = self.score(torch.tanh(grid.keys.unsqueeze(1) + query)).squeeze(-1)  # (B, K, P)
+        weights = scores.float().softmax(dim=-1)
+        context = weights.to(grid.features.dtype) @ grid.features  # (B, K, D)
+        return context.flatten(0, 1), weights.view(-1, positions)
+
+
+class CaptionModel(nn.Module):
+    """Encoder, attention and decoder. Everything recurrent happens in :meth:`step`.
+
+    Args:
+        config: the architecture.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = GridEncoder(config.encoder, config.grid_node)
+        features, embedding, hidden = config.grid_features, config.embedding_size, config.hidden_size
+        self.embedding = nn.Embedding(config.vocabulary_size, embedding)
+        self.initial = nn.Linear(features, 2 * hidden)
+        self.attention = AdditiveAttention(features, hidden, config.attention_size)
+        self.gate = nn.Linear(hidden, features) if config.gated_context else None
+        self.cell = nn.LSTMCell(embedding + features, hidden)
+        self.output_hidden = nn.Linear(hidden, embedding)
+        self.output_context = nn.Linear(features, embedding, bias=False)
+        self.output = nn.Linear(embedding, config.vocabulary_size)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.embedding.weight, std=0.1)  # torch's default of 1 gives a tied layer huge first logits
+        nn.init.zeros_(self.output.bias)
+        self.tie()
+
+    def tie(self) -> None:
+        """Share the embedding's matrix with the output layer, where the architecture says so."""
+        if self.config.tied_output:
+            self.output.weight = self.embedding.weight
+
+    def encode(self, pixels: Tensor) -> Grid:
+        """(B, 3, H, W) normalised pixels → the grid of B images."""
+        return self.read(self.encoder(pixels))
+
+    def read(self, features: Tensor) -> Grid:
+        """(B, P, D) encoder features → the grid that :meth:`step` attends to."""
+        return Grid(features, self.attention.key(features))
+
+    def start(self, grid: Grid) -> State:
+        """The state before the first token, from the grid's mean (Xu et al. 2015, section 3.1.2): B rows."""
+        hidden, cell = torch.tanh(self.initial(grid.features.mean(dim=1))).float().chunk(2, dim=-1)
+        return State(hidden, cell)
+
+    def step(self, tokens: Tensor, state: State, grid: Grid) -> tuple[Tensor, State, Tensor]:
+        """Read one token, predict the next.
+
+        Args:
+            tokens: (N,) the previous token of each row.
+            state: the rows' state.
+            grid: the grid of B images, N a multiple of B; rows of one image stand together.
+
+        Returns:
+            (N, V) logits of the next token, the next state, (N, P) attention weights.
+        """
+        embedded = self.dropout(self.embedding(tokens))  # (N, E)
+        context, weights = self.attention(state.hidden, grid)  # (N, D), (N, P)
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(state.hidden))
+        hidden, cell = self.cell(torch.cat((embedded, context), dim=-1), state)
+        said = self.output_hidden(hidden) + self.output_context(context)  # (N, E)
+        return self.output(self.dropout(said)), State(hidden, cell), weights
+
+    def forward(self, grid: Grid, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: (N, T) tokens, from bos on → (N, T, V) logits, (N, T, P) attention weights."""
+        state = expand(self.start(grid), tokens.shape[0] // grid.features.shape[0])
+        logits, weights = [], []
+        for previous in tokens.unbind(dim=1):
+            step_logits, state, step_weights = self.step(previous, state, grid)
+            logits.append(step_logits)
+            weights.append(step_weights)
+        return torch.stack(logits, dim=1), torch.stack(weights, dim=1)
+
+
+def expand(state: State, copies: int) -> State:
+    """Each row ``copies`` times, copies side by side: from B rows to N = B·copies."""
+    return State(*(part.repeat_interleave(copies, dim=0) for part in state))

@@ -1,0 +1,151 @@
+"""From a request's bytes to the images and fields in it, whatever its Content-Type says."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import NoReturn
+
+from flask import Request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+
+from service.config import ServiceConfig
+from service.errors import RequestError
+
+CHUNK = 64 * 1024
+MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
+MAX_FIELD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a body holds.
+
+    Attributes:
+        images: each as it was sent: bytes, or base64 text for :func:`image_bytes` to decode in its turn,
+            so that one bad image never fails its neighbours.
+        fields: everything else in a JSON object or a form.
+    """
+
+    images: tuple[bytes | str, ...]
+    fields: Mapping[str, object]
+
+
+def read_upload(request: Request, config: ServiceConfig) -> Upload:
+    """Read a body: a JSON object, a multipart form, or else the bytes of one image.
+
+    The kinds are told apart by their first bytes: ``curl --data-binary`` calls a photo a form,
+    and several clients send no Content-Type at all.
+
+    Raises:
+        RequestError: the body is empty, malformed or over a limit.
+    """
+    body = read_body(request, config.max_bytes)
+    if not body:
+        raise RequestError(
+            "The body is empty; send an image, for example with --data-binary @photo.jpg", code="empty_body"
+        )
+    start = body[:CHUNK].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"{"):
+        upload = _from_json(body)
+    elif start.startswith(b"--"):
+        upload = _from_multipart(body.lstrip())
+    else:
+        upload = Upload((body,), {})
+    if len(upload.images) > config.max_images:
+        raise RequestError(
+            f"{len(upload.images)} images are too many for one request; send at most {config.max_images}",
+            code="too_many_images",
+        )
+    return upload
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """Read at most ``limit`` bytes, with or without a Content-Length.
+
+    Raises:
+        RequestError: the body is longer, or the connection broke off within it.
+    """
+    too_large = RequestError(f"The body is larger than {limit:,} bytes, the most accepted here", code="body_too_large")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        # The raw stream: request.data and request.form would parse what only claims to be a form.
+        while chunk := request.stream.read(CHUNK):
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+    except (OSError, ParseException) as error:
+        raise RequestError("The body broke off before its end; send it again") from error
+    return bytes(body)
+
+
+def image_bytes(image: bytes | str) -> bytes:
+    """The bytes of an image sent as such, as base64 or as a ``data:`` URL.
+
+    Raises:
+        RequestError: the text is neither.
+    """
+    if isinstance(image, bytes):
+        return image
+    scheme = image[:8].lower()
+    if scheme.startswith(("http:", "https:")):
+        raise RequestError("URLs are not fetched; send the image itself as base64", code="url_refused")
+    if scheme.startswith("data:"):
+        header, _, image = image.partition(",")
+        if not header.lower().endswith(";base64"):
+            raise RequestError("A data: URL must look like data:image/jpeg;base64,...", code="bad_base64")
+    try:
+        return base64.b64decode("".join(image.split()), validate=True)
+    except ValueError as error:
+        raise RequestError("The image is not valid base64", code="bad_base64") from error
+
+
+def _from_json(body: bytes) -> Upload:
+    try:
+        fields = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise RequestError("The JSON is nested too deeply", code="bad_json") from error
+    except ValueError as error:
+        raise RequestError(f"The body starts like JSON but is not: {error}", code="bad_json") from error
+    if ("image" in fields) == ("images" in fields):
+        raise RequestError('The JSON needs either "image": "<base64>" or "images": ["<base64>", ...]')
+    images = fields.pop("images") if "images" in fields else [fields.pop("image")]
+    if not isinstance(images, list) or not images or not all(isinstance(image, str) for image in images):
+        raise RequestError('"image" must be base64 text, and "images" a list of one or more such texts')
+    return Upload(tuple(images), fields)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _from_multipart(body: bytes) -> Upload:
+    # The first line is the boundary: more reliable than the header, which a client may leave out.
+    boundary = body[: MAX_BOUNDARY + 4].split(b"\n", 1)[0].rstrip()[2:]
+    parser = FormDataParser(
+        stream_factory=lambda *_, **__: BytesIO(),  # the whole body is in memory already
+        max_form_memory_size=MAX_FIELD_BYTES,
+        silent=False,
+    )
+    try:
+        _, form, files = parser.parse(
+            BytesIO(body), "multipart/form-data", len(body), {"boundary": boundary.decode("ascii")}
+        )
+    except RequestEntityTooLarge as error:
+        message = "A text field of the form is too long; send images as files, as curl -F image=@photo.jpg does"
+        raise RequestError(message, code="body_too_large") from error
+    except ValueError as error:
+        raise RequestError(
+            "The body starts like a multipart form but is not a complete one", code="bad_multipart"
+        ) from error
+    images = tuple(part.read() for part in files.getlist("image"))
+    if not images:
+        raise RequestError("The form has no file named image; send one with curl -F image=@photo.jpg")
+    return Upload(images, form.to_dict())

@@ -1,0 +1,87 @@
+"""From the fields of a request to the options of a caption."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from captioner.errors import OptionError
+from service.config import ServiceConfig
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What a request asks for.
+
+    Attributes:
+        model: name of a served model; None for the default one.
+        attention: whether to add the best caption's attention weights.
+        decoding: fields of :class:`captioner.DecodingOptions` to change from the model's own.
+    """
+
+    model: str | None
+    attention: bool
+    decoding: dict[str, int | float]
+
+
+def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> CaptionOptions:
+    """Check the fields of a query, a form (texts) or a JSON object (typed values).
+
+    Raises:
+        OptionError: a field is unknown, of the wrong type, or over this service's limit.
+    """
+    known = ("model", "attention", *DECODING)
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise OptionError(f"Unknown option {reprlib.repr(unknown[0])}; the options are {', '.join(known)}")
+    model = fields.get("model")
+    if not isinstance(model, str | None):
+        raise _wrong("model", "a name", model)
+    decoding = {name: read(name, fields[name]) for name, read in DECODING.items() if name in fields}
+    limits = {"beam_size": config.max_beam_size, "n_best": config.max_beam_size, "max_length": config.max_tokens}
+    for name, most in limits.items():
+        if decoding.get(name, 0) > most:
+            raise OptionError(f"{name} may be at most {most} here")
+    return CaptionOptions(model, _flag("attention", fields.get("attention", False)), decoding)
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return int(value)
+        except ValueError:
+            pass
+    raise _wrong(name, "a whole number", value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise _wrong(name, "a number", value)
+
+
+def _flag(name: str, value: object) -> bool:
+    text = str(value).lower() if isinstance(value, bool | str) else ""
+    if text not in ("true", "false", "1", "0"):
+        raise _wrong(name, "true or false", value)
+    return text in ("true", "1")
+
+
+def _wrong(name: str, wanted: str, value: object) -> OptionError:
+    return OptionError(f"{name} must be {wanted}, not {reprlib.repr(value)}")
+
+
+DECODING: dict[str, Callable[[str, object], int | float]] = {
+    "beam_size": _whole,
+    "n_best": _whole,
+    "max_length": _whole,
+    "length_penalty": _number,
+    "no_repeat_ngram": _whole,
+}

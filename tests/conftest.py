@@ -1,0 +1,88 @@
+"""Tiny pictures and models that every room's tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import captioner
+from captioner.checkpoint import ModelInfo, save_model
+from captioner.config import ImageConfig, ModelConfig
+from captioner.decoding import DecodingOptions
+from captioner.encoder import grid_shape
+from captioner.model import CaptionModel
+from captioner.tokens import Vocabulary
+
+WORDS = "a dog cat runs sits on the grass sofa red".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_info() -> ModelInfo:
+    """A model of a few thousand weights besides its backbone, for 32 x 64 pictures: a grid of 1 x 2."""
+    vocabulary = Vocabulary.build([WORDS])
+    image = ImageConfig(height=32, width=64)
+    rows, columns, features = grid_shape("mobilenet_v2", "", image.height, image.width)
+    return ModelInfo(
+        name="tiny",
+        model=ModelConfig(
+            vocabulary_size=len(vocabulary),
+            grid_rows=rows,
+            grid_columns=columns,
+            grid_features=features,
+            embedding_size=8,
+            hidden_size=12,
+            attention_size=6,
+        ),
+        vocabulary=vocabulary,
+        image=image,
+        decoding=DecodingOptions(max_length=8),
+        description="A random model for tests.",
+        figures={"dev": {"CIDEr": 0.0}},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_info: ModelInfo) -> CaptionModel:
+    """Random weights, always the same, in evaluation mode."""
+    torch.manual_seed(0)
+    return CaptionModel(tiny_info.model).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tiny_model: CaptionModel, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model on disk."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(directory, tiny_model, tiny_info)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tiny_model_dir: Path) -> captioner.Captioner:
+    """The tiny model, loaded on the CPU in fp32."""
+    return captioner.load(tiny_model_dir, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A small picture with structure: a gradient with a bright square."""
+    x, y = np.meshgrid(np.arange(80), np.arange(60))
+    pixels = np.stack((x * 3, y * 4, 255 - x * 3), axis=-1).astype(np.uint8)
+    pixels[20:40, 30:50] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def photo(picture: Image.Image, tmp_path: Path) -> Path:
+    """The picture as a JPEG file."""
+    path = tmp_path / "photo.jpg"
+    picture.save(path, quality=95)
+    return path

@@ -1,0 +1,88 @@
+"""A service over one tiny model, without a network."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from torch import nn
+from werkzeug.test import TestResponse
+
+import captioner
+from captioner import Captioner
+from captioner.checkpoint import ModelInfo, save_model
+from captioner.model import CaptionModel
+from service import create_app
+from service.config import ServiceConfig
+
+
+@pytest.fixture(scope="session")
+def model_dir(tiny_model: CaptionModel, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with batch normalisation fitted to noise: else its features vanish and all pictures look alike."""
+    torch.manual_seed(1)
+    model = copy.deepcopy(tiny_model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # plain averages
+            module.train()
+    with torch.no_grad():
+        model.encoder(torch.randn(32, 3, tiny_info.image.height, tiny_info.image.width))
+    directory = tmp_path_factory.mktemp("service") / "tiny"
+    save_model(directory, model.eval(), tiny_info)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def loaded(model_dir: Path, jpeg: bytes, png: bytes) -> Captioner:
+    model = captioner.load(model_dir, device="cpu", precision="fp32")
+    assert model(jpeg).text != model(png).text, "the tests of order need pictures with captions of their own"
+    return model
+
+
+@pytest.fixture
+def app(loaded: Captioner) -> Flask:
+    limits = ServiceConfig(max_bytes=100_000, max_pixels=10_000, max_images=4, max_beam_size=6, max_tokens=20)
+    return create_app(limits, [loaded])
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    return encode(Image.linear_gradient("L").resize((60, 40)).convert("RGB"), "JPEG")
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    return encode(Image.radial_gradient("L").resize((40, 40)).convert("RGB"), "PNG")
+
+
+def encode(image: Image.Image, image_format: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[[TestResponse, int, str], str]:
+    """Check an error reply and return its sentence."""
+
+    def check(response: TestResponse, status: int, code: str) -> str:
+        reply = response.get_json()
+        assert (response.status_code, reply.get("code")) == (status, code), reply
+        assert set(reply) == {"error", "code", "request_id"}
+        assert response.headers["X-Request-ID"] == reply["request_id"]
+        assert isinstance(reply["error"], str)
+        return reply["error"]
+
+    return check

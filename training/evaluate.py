@@ -1,0 +1,103 @@
+"""Measure a model on a split: ``python -m training.evaluate --model words --data DIR --split dev --json FILE``.
+
+Figures follow the coco-caption standard: Penn Treebank tokens on both sides, lower-cased, without punctuation, all
+references, captions decoded freely. Figures from ``--tokenizer simple`` are not comparable with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import captioner
+from captioner.checkpoint import read_info, resolve, write_info
+from captioner.errors import CaptionerError, ModelError, OptionError
+from training.datasets import read_dataset
+from training.metrics import score
+from training.predict import predict
+
+OPTIONS = ("beam_size", "length_penalty", "max_length", "no_repeat_ngram")
+
+
+def evaluate(model: captioner.Captioner, data: Path, split: str, tokenizer: str, **options: Any) -> dict[str, Any]:
+    """Caption a split and score it.
+
+    Returns:
+        ``scores`` by metric, what they rest on (``split``, ``images``, ``tokenizer``, ``decoding``, ``engine``,
+        ``seconds``), and ``predictions``: a row an image with its references.
+
+    Raises:
+        DataError: the split is not there.
+        DependencyError: the metrics' package or Java is missing.
+    """
+    examples = read_dataset(data, required=(split,))[split]
+    started = time.monotonic()
+    captions = predict(model, examples, **options)
+    seconds = time.monotonic() - started
+    references = [example.captions for example in examples]
+    return {
+        "model": model.name,
+        "split": split,
+        "images": len(examples),
+        "tokenizer": tokenizer,
+        "decoding": model.options(**options).to_dict(),
+        "engine": model.engine.name,
+        "seconds": round(seconds, 1),
+        "scores": score(references, [caption.text for caption in captions], tokenizer),
+        "predictions": [
+            {"image": example.image.name, **caption.to_row(), "references": list(example.captions)}
+            for example, caption in zip(examples, captions, strict=True)
+        ],
+    }
+
+
+def record(model: str | Path, figures: dict[str, Any]) -> None:
+    """Write the figures of a split, without its predictions, into the model's own ``config.json``."""
+    directory = resolve(model)
+    info = read_info(directory)
+    kept = {name: figures[name] for name in ("scores", "images", "tokenizer", "decoding", "engine")}
+    write_info(directory, replace(info, figures={**info.figures, figures["split"]: kept}))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True, help="a bundled model's name or a model directory")
+    parser.add_argument("--data", required=True, type=Path, help="dataset: Flickr8k in any layout, or JSONL")
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")
+    parser.add_argument("--tokenizer", choices=("ptb", "simple"), default="ptb", help="simple needs no Java [ptb]")
+    parser.add_argument("--beam-size", type=int)
+    parser.add_argument("--length-penalty", type=float)
+    parser.add_argument("--max-length", type=int)
+    parser.add_argument("--no-repeat-ngram", type=int)
+    parser.add_argument("--device")
+    parser.add_argument("--precision")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")
+    parser.add_argument("--record", action="store_true", help="write the figures into the model's config.json")
+    arguments = parser.parse_args(argv)
+    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    try:
+        model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
+        figures = evaluate(model, arguments.data, arguments.split, arguments.tokenizer, **options)
+    except CaptionerError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return 2 if isinstance(error, OptionError | ModelError) else 1
+    comparable = "" if arguments.tokenizer == "ptb" else " (simple tokeniser: not comparable with the standard)"
+    print(f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}")
+    for metric, value in figures["scores"].items():
+        print(f"{metric:8} {value:.4f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        record(arguments.model, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

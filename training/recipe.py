@@ -1,0 +1,166 @@
+"""What makes a model: a TOML file, read into frozen dataclasses and stored with the model that it made."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from captioner.config import Config, ImageConfig, require
+from captioner.decoding import DecodingOptions
+from captioner.errors import ModelError, OptionError
+from captioner.tokens import TOKENIZERS
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Stage(Config):
+    """A part of the training with its own optimiser and schedule.
+
+    Attributes:
+        epochs: passes over all captions, at most.
+        train_encoder: False learns the decoder alone on cached features; True learns everything from pixels.
+        images_per_batch, captions_per_image: a batch has their product of captions.
+        decoder_rate, encoder_rate: peak learning rates.
+        warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
+        flip: mirror half of the pictures (or their grids).
+        shift: move pictures by up to so many pixels each way; only where the encoder learns.
+    """
+
+    epochs: int
+    train_encoder: bool = False
+    images_per_batch: int = 128
+    captions_per_image: int = 1
+    decoder_rate: float = 8e-4
+    encoder_rate: float = 0.0
+    warmup: float = 0.1
+    flip: bool = True
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "Stage.epochs must be at least 1")
+        require(self.images_per_batch >= 1, "Stage.images_per_batch must be at least 1")
+        require(self.captions_per_image >= 1, "Stage.captions_per_image must be at least 1")
+        require(self.decoder_rate > 0, "Stage.decoder_rate must be positive")
+        require(0 <= self.warmup < 1, "Stage.warmup must lie in [0, 1)")
+        require(self.shift >= 0, "Stage.shift must not be negative")
+        if not self.train_encoder:
+            require(self.encoder_rate == 0, "Stage.encoder_rate has a meaning only with train_encoder = true")
+            require(self.shift == 0, "Stage.shift has a meaning only with train_encoder = true")
+
+
+@dataclass(frozen=True)
+class Recipe(Config):
+    """Everything that decides a model, data and pretrained weights apart.
+
+    Attributes:
+        name: the model's name.
+        description: one sentence for the model's card.
+        seed: of initialisation, order, augmentation and dropout.
+        tokenizer: a key of :data:`captioner.tokens.TOKENIZERS`.
+        min_count: rarer tokens of the training captions become unknown.
+        max_tokens: longer training captions are cut, and then teach no end.
+        encoder: backbone, see :data:`captioner.encoder.BACKBONES`.
+        grid_node: see :class:`captioner.config.ModelConfig`, like the other architecture fields.
+        encoder_weights: ``imagenet``, a local file, or empty for random ones.
+        label_smoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
+        attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
+            attention)^2 (Xu et al. 2015, equation 14).
+        weight_decay: AdamW's.
+        gradient_clip: largest norm of the gradient.
+        average_decay: the model that is evaluated and kept is a moving average with this decay; 0 keeps the last.
+        patience: a stage ends after so many epochs without a better dev CIDEr.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    description: str = ""
+    seed: int = 1
+    tokenizer: str = "words"
+    min_count: int = 5
+    max_tokens: int = 24
+    encoder: str = "mobilenet_v2"
+    grid_node: str = ""
+    encoder_weights: str = "imagenet"
+    embedding_size: int = 512
+    hidden_size: int = 512
+    attention_size: int = 512
+    gated_context: bool = True
+    tied_output: bool = True
+    dropout: float = 0.5
+    label_smoothing: float = 0.1
+    attention_penalty: float = 0.0
+    weight_decay: float = 0.01
+    gradient_clip: float = 5.0
+    average_decay: float = 0.995
+    patience: int = 3
+    image: ImageConfig = field(default_factory=ImageConfig)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+
+    def __post_init__(self) -> None:
+        require(bool(self.stages), "a recipe needs at least one [[stages]] table")
+        require(self.tokenizer in TOKENIZERS, f"tokenizer must be one of {', '.join(TOKENIZERS)}")
+        require(self.min_count >= 1, "min_count must be at least 1")
+        require(self.max_tokens >= 1, "max_tokens must be at least 1")
+        require(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
+        require(self.attention_penalty >= 0, "attention_penalty must not be negative")
+        require(self.gradient_clip > 0, "gradient_clip must be positive")
+        require(0 <= self.average_decay < 1, "average_decay must lie in [0, 1)")
+        require(self.patience >= 1, "patience must be at least 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values, nested tables included; errors as in :meth:`Config.from_dict`."""
+        nested = dict(values)
+        nested["stages"] = tuple(Stage.from_dict(stage) for stage in nested.get("stages", ()))
+        nested["image"] = ImageConfig.from_dict(nested.get("image", {}))
+        nested["decoding"] = DecodingOptions.from_dict(nested.get("decoding", {}))
+        return super().from_dict(nested)
+
+
+def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, a shipped one by name or a TOML file, with single fields overridden.
+
+    Args:
+        name_or_file: such as ``words`` or ``mine.toml``.
+        overrides: ``field=value`` with the value as TOML writes it; dots lead into tables and lists, as in
+            ``stages.0.epochs=2``. A bare word counts as a string.
+
+    Raises:
+        OptionError: there is no such recipe, or a field or value is impossible.
+    """
+    path = Path(name_or_file)
+    if not path.is_file():
+        path = RECIPES / f"{name_or_file}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.toml")))
+        raise OptionError(f"no recipe {name_or_file!r}: give a TOML file or one of {shipped}")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            _override(values, override)
+        return Recipe.from_dict(values)
+    except (tomllib.TOMLDecodeError, ModelError, OptionError) as error:
+        raise OptionError(f"recipe {path}: {error}") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one field of a nested recipe in place."""
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise OptionError(f"an override reads field=value, not {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = path.split(".")
+    target: Any = values
+    try:
+        for name in parents:
+            target = target[int(name)] if isinstance(target, list) else target.setdefault(name, {})
+        target[int(last) if isinstance(target, list) else last] = value
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
+        raise OptionError(f"the recipe has no place {path!r}") from error

@@ -1,0 +1,114 @@
+"""The folder of a training run: what it holds, how it is written safely, how a run is taken up again.
+
+=================  ============================================================================================
+``model/``         the best model so far, ready for ``captioner.load`` (half-precision weights)
+``last.pt``        everything that resuming needs, written after every epoch
+``best.pt``        the best weights in full precision, from which the next stage starts
+``history.jsonl``  one line an epoch: loss, dev CIDEr, seconds
+``tensorboard/``   the same curves, and the learning rates, for ``tensorboard --logdir``
+=================  ============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.checkpoint import ModelInfo, save_model
+from captioner.errors import DataError
+from captioner.model import CaptionModel
+from training.recipe import Recipe
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        stage, epoch: the next epoch to run.
+        best: best dev CIDEr so far, over all stages.
+        stale: epochs of this stage since it rose.
+        history: one record an epoch.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunFolder:
+    """Reads and writes the folder of one run.
+
+    Args:
+        path: created where it is missing.
+        recipe: of the run; another recipe's run is not resumed.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path = path
+        self.model = path / "model"
+        self.tensorboard = path / "tensorboard"
+        self._recipe = recipe
+        path.mkdir(parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """Start a new run here.
+
+        Raises:
+            DataError: the folder holds one already.
+        """
+        if self._last.exists():
+            raise DataError(f"{self.path} holds a training run: add --resume to go on with it, or choose another folder")
+
+    def resume(self) -> dict[str, Any] | None:
+        """The saved state of an interrupted run; None where no epoch was finished.
+
+        Raises:
+            DataError: it was begun with another recipe, or cannot be read.
+        """
+        if not self._last.exists():
+            return None
+        saved = self._load(self._last)
+        if saved["recipe"] != json.dumps(self._recipe.to_dict()):
+            raise DataError(f"{self.path} was begun with another recipe: choose another folder, or undo the change")
+        return saved
+
+    def save(self, progress: Progress, **states: Mapping[str, Any]) -> None:
+        """Keep the state after an epoch, and add the epoch to the history."""
+        recipe = json.dumps(self._recipe.to_dict())
+        self._write(self._last, {"recipe": recipe, "progress": asdict(progress), **states})
+        lines = (json.dumps(epoch) + "\n" for epoch in progress.history)
+        (self.path / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def save_best(self, model: CaptionModel, info: ModelInfo) -> None:
+        """Keep the best model so far."""
+        save_model(self.model, model, info, dtype=torch.float16)
+        self._write(self.path / "best.pt", model.state_dict())
+
+    def load_best(self) -> dict[str, Any]:
+        """The best weights so far, in full precision."""
+        return self._load(self.path / "best.pt")
+
+    @property
+    def _last(self) -> Path:
+        return self.path / "last.pt"
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise DataError(f"cannot read {path} ({error}): remove the folder and train afresh") from error
+        return state
+
+    def _write(self, path: Path, state: Mapping[str, Any]) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)  # an interruption leaves the old file or the new one, never half of one
