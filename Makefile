@@ -10,12 +10,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint format bench clean
+.PHONY: help install install-train serve test lint format bench clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 install: $(VENV)/installed  ## create .venv with what captioning and serving need
+
+install-train: $(VENV)/installed-train  ## add what training and measuring need
 
 serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
 	$(BIN)/captioner serve --host $(HOST) --port $(PORT)
@@ -33,7 +35,7 @@ format: $(VENV)/installed-dev  ## mend what style checks can mend
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed-dev  ## measure the command and the library on this machine
-	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/captioning.py
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
@@ -45,6 +47,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PIP) --no-deps --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-train: $(VENV)/installed requirements-train.txt
+	$(PIP) -r requirements-train.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-train requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@

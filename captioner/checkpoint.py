@@ -1,6 +1,6 @@
-"""A model is a directory: ``config.json`` says what it is, ``model.safetensors`` holds its weights, ``README.md`` is its card.
+"""A model is a directory: ``config.json`` says what it is, ``model.safetensors`` holds its weights.
 
-Reading what a model is needs neither torch nor the weights.
+``README.md`` beside them is its card, for people. Reading what a model is needs neither torch nor the weights.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ModelInfo:
         image: how pictures are prepared.
         decoding: the options it decodes with unless told otherwise.
         description: one sentence for people.
-        provenance: where it comes from: data, recipe, software.
-        figures: what was measured, by split and metric.
+        provenance: where it comes from: the recipe, ``images`` by split, software.
+        figures: what was measured, by split: ``scores`` by metric, and what they rest on.
 
     Raises:
         ModelError: the vocabulary and the architecture disagree, or there is no such tokeniser.
@@ -98,7 +98,7 @@ class ModelInfo:
                 code="model_mismatch",
             )
         try:
-            return cls(
+            info = cls(
                 name=values["name"],
                 model=ModelConfig.from_dict(values["model"]),
                 vocabulary=Vocabulary(values["vocabulary"]),
@@ -113,6 +113,10 @@ class ModelInfo:
             raise ModelError(f"config.json lacks {error.args[0]!r}", code="model_mismatch") from error
         except (OptionError, TypeError, AttributeError) as error:
             raise ModelError(f"config.json holds an impossible value: {error}", code="model_mismatch") from error
+        unknown = sorted(set(values) - set(info.to_dict()))
+        if unknown:
+            raise ModelError(f"config.json has unknown fields: {', '.join(unknown)}", code="model_mismatch")
+        return info
 
 
 def bundled_models() -> list[str]:
@@ -162,13 +166,13 @@ def write_info(directory: Path, info: ModelInfo) -> None:
 
 def save_model(directory: Path, model: CaptionModel, info: ModelInfo, *, dtype: torch.dtype | None = None) -> None:
     """Write a model directory, with floating-point weights cast to ``dtype`` where given."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in untied(model).items()}
     if dtype is not None:
         state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    save_file(state, directory / WEIGHTS_NAME)
+    (directory / WEIGHTS_NAME).write_bytes(save(state))  # its save_file would make the file private
     write_info(directory, info)
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-
 import captioner
 from captioner.captioner import Result
 from captioner.checkpoint import ModelInfo, bundled_models, read_info
@@ -49,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
     caption.add_argument("--sentence", action="store_true", help="a capital first letter and a full stop")
     caption.add_argument("--json", action="store_true", help="a JSON row a picture instead")
-    caption.add_argument("--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only")
+    caption.add_argument(
+        "--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only"
+    )
     caption.add_argument("--device", help="cpu, cuda or mps [the best one here]")
     caption.add_argument("--precision", help="bf16 or fp32 [bf16 where the hardware computes in it]")
 

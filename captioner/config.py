@@ -50,6 +50,11 @@ class Config:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number; JSON's true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def require(condition: bool, message: str) -> None:
     """Raise :class:`OptionError` with ``message`` unless ``condition`` holds."""
     if not condition:
@@ -74,7 +79,9 @@ class ImageConfig(Config):
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        require(self.height > 0 and self.width > 0, "ImageConfig: height and width must be positive")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            require(is_whole(value) and value > 0, f"ImageConfig.{name} must be a positive whole number")
         require(self.fit in ("stretch", "crop"), f"ImageConfig.fit must be stretch or crop, not {self.fit!r}")
         require(len(self.mean) == len(self.std) == 3, "ImageConfig: mean and std need three values each")
         require(min(self.std) > 0, "ImageConfig.std must be positive")
@@ -110,11 +117,17 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         for name in _SIZES:
-            require(getattr(self, name) > 0, f"ModelConfig.{name} must be positive")
+            value = getattr(self, name)
+            require(is_whole(value) and value > 0, f"ModelConfig.{name} must be a positive whole number")
         require(0 <= self.dropout < 1, "ModelConfig.dropout must lie in [0, 1)")
 
 
 _SIZES = (
-    ("vocabulary_size", "embedding_size", "hidden_size", "attention_size")
-    + ("grid_rows", "grid_columns", "grid_features")
+    "vocabulary_size",
+    "embedding_size",
+    "hidden_size",
+    "attention_size",
+    "grid_rows",
+    "grid_columns",
+    "grid_features",
 )

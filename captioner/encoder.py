@@ -5,9 +5,9 @@ Shapes: B images, P = rows x columns positions, D features a position.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-from urllib.error import URLError
+from typing import NamedTuple, Self
 
 import torch
 from safetensors.torch import load_file
@@ -113,13 +113,14 @@ class GridEncoder(nn.Module):
         """
         state = _official_weights(self.name) if str(source) == "imagenet" else _local_weights(Path(source))
         mine = self.backbone.state_dict()
-        # A classifier that the grid does not need may come along; anything else missing or misshapen may not.
-        missing = sorted(set(mine) - set(state))
+        # A classifier that the grid does not need may come along, and files written by an old torch lack the counters
+        # of batch normalisation, which only training reads; anything else missing or misshapen may not.
+        missing = sorted(key for key in set(mine) - set(state) if not key.endswith("num_batches_tracked"))
         misshapen = sorted(key for key in set(mine) & set(state) if mine[key].shape != state[key].shape)
         if missing or misshapen:
             wrong = f"lacks {missing[0]!r}" if missing else f"has another shape for {misshapen[0]!r}"
             raise WeightsError(f"the weights {source} are not those of {self.name}: the file {wrong}")
-        self.backbone.load_state_dict({key: state[key] for key in mine})
+        self.backbone.load_state_dict({key: state[key] for key in mine if key in state})
 
 
 def _local_weights(path: Path) -> dict[str, Tensor]:
@@ -131,22 +132,29 @@ def _local_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own exceptions; to the caller they are one
         raise WeightsError(f"cannot read the encoder weights {path}: {error}") from error
-    return state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dict of the torchvision model: save one there")
+    return _modern_names(state)
 
 
-def _official_weights(name: str) -> dict[str, Any]:
+def _official_weights(name: str) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
     weights = get_model_weights(name).DEFAULT
     place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
-        state: dict[str, Any] = weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        state = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except Exception as error:  # no network, no room, a broken file from before: the same remedy helps
         raise WeightsError(
-            f"cannot download the {name} weights ({error}): fetch {weights.url} by other means and put it at {place}, "
+            f"cannot get the {name} weights ({error}): fetch {weights.url} by other means and put it at {place}, "
             "or name a local file"
         ) from error
-    return state
+    return _modern_names(state)
+
+
+def _modern_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's DenseNet files still carry the names of its first version, ``denselayer1.norm.1.weight``."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", name): value for name, value in state.items()}

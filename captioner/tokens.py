@@ -13,10 +13,9 @@ PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNK)
 
 # What the coco-caption standard drops after Penn Treebank tokenisation, brackets in both their spellings.
-PUNCTUATION = frozenset(
-    ["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"]
-    + ["(", ")", "[", "]", "{", "}", "-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"]
-)
+_MARKS = ("''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";")
+_BRACKETS = ("(", ")", "[", "]", "{", "}", "-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-")
+PUNCTUATION = frozenset((*_MARKS, *_BRACKETS))
 
 
 class Tokenizer(Protocol):

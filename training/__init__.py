@@ -1,1 +1,1 @@
-"""Training of captioning models: data, features, cross-entropy and self-critical training, evaluation."""
+"""Training of captioning models: data, features, the training loop, metrics, evaluation."""

@@ -85,17 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
         figures = evaluate(model, arguments.data, arguments.split, arguments.tokenizer, **options)
-    except CaptionerError as error:
+        comparable = "" if arguments.tokenizer == "ptb" else " (simple tokeniser: not comparable with the standard)"
+        print(
+            f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}"
+        )
+        for metric, value in figures["scores"].items():
+            print(f"{metric:8} {value:.4f}")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if arguments.record:
+            record(arguments.model, figures)
+    except (CaptionerError, OSError) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError | ModelError) else 1
-    comparable = "" if arguments.tokenizer == "ptb" else " (simple tokeniser: not comparable with the standard)"
-    print(f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}")
-    for metric, value in figures["scores"].items():
-        print(f"{metric:8} {value:.4f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if arguments.record:
-        record(arguments.model, figures)
     return 0
 
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def _write_features(path: Path, encoder: GridEncoder, images: Sequence[Path], co
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
-    out: Array | None = None
+    out: np.memmap[Any, Any] | None = None
     with tqdm(total=len(images), desc="features", unit="image") as progress:
         for start in range(0, len(images), BATCH):
             pixels = np.stack([load_pixels(image, config) for image in images[start : start + BATCH]])

@@ -1,4 +1,4 @@
-"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr by the coco-caption standard, and a fast CIDEr for training.
+"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr by the coco-caption standard.
 
 Figures compare with published ones only under the whole convention (Chen et al. 2015, "Microsoft COCO Captions"): Penn
 Treebank tokens in lower case without punctuation on both sides, all references, corpus BLEU with the closest reference
@@ -17,7 +17,6 @@ from typing import Any
 
 from captioner.errors import DataError, DependencyError, OptionError
 from captioner.tokens import WordTokenizer
-from training.cider import CiderScorer
 
 Sentences = dict[int, list[str]]  # image number to tokenised sentences, the shape that pycocoevalcap takes
 
@@ -55,21 +54,6 @@ def score(references: Sequence[Sequence[str]], hypotheses: Sequence[str], tokeni
     figures["ROUGE-L"] = rouge.compute_score(gold, guess)[0]
     figures["CIDEr"] = cider_standard.compute_score(gold, guess)[0]
     return {name: float(figure) for name, figure in figures.items()}
-
-
-def cider(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> float:
-    """CIDEr of raw captions with the simple tokenizer: no Java, no pycocoevalcap.
-
-    To score often against the same references, as early stopping does, keep a
-    :class:`~training.cider.CiderScorer` instead.
-
-    Raises:
-        DataError: there is nothing to score, or the two sides do not match.
-    """
-    _check(references, hypotheses)
-    tokenize = WordTokenizer().tokenize
-    scorer = CiderScorer([[tokenize(caption) for caption in captions] for captions in references])
-    return scorer([tokenize(hypothesis) for hypothesis in hypotheses])
 
 
 def _check(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> None:

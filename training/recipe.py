@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,12 @@ from captioner.errors import ModelError, OptionError
 from captioner.tokens import TOKENIZERS
 
 RECIPES = Path(__file__).parent / "recipes"
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # by annotation: what may stand there, and its name in TOML
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "a text"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,16 @@ class Stage(Config):
     shift: int = 0
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         require(self.epochs >= 1, "Stage.epochs must be at least 1")
         require(self.images_per_batch >= 1, "Stage.images_per_batch must be at least 1")
         require(self.captions_per_image >= 1, "Stage.captions_per_image must be at least 1")
         require(self.decoder_rate > 0, "Stage.decoder_rate must be positive")
         require(0 <= self.warmup < 1, "Stage.warmup must lie in [0, 1)")
         require(self.shift >= 0, "Stage.shift must not be negative")
-        if not self.train_encoder:
+        if self.train_encoder:
+            require(self.encoder_rate > 0, "Stage.encoder_rate must be positive with train_encoder = true")
+        else:
             require(self.encoder_rate == 0, "Stage.encoder_rate has a meaning only with train_encoder = true")
             require(self.shift == 0, "Stage.shift has a meaning only with train_encoder = true")
 
@@ -101,12 +110,15 @@ class Recipe(Config):
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         require(bool(self.stages), "a recipe needs at least one [[stages]] table")
+        require(self.seed >= 0, "seed must not be negative")
         require(self.tokenizer in TOKENIZERS, f"tokenizer must be one of {', '.join(TOKENIZERS)}")
         require(self.min_count >= 1, "min_count must be at least 1")
         require(self.max_tokens >= 1, "max_tokens must be at least 1")
         require(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
         require(self.attention_penalty >= 0, "attention_penalty must not be negative")
+        require(self.weight_decay >= 0, "weight_decay must not be negative")
         require(self.gradient_clip > 0, "gradient_clip must be positive")
         require(0 <= self.average_decay < 1, "average_decay must lie in [0, 1)")
         require(self.patience >= 1, "patience must be at least 1")
@@ -114,10 +126,17 @@ class Recipe(Config):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from plain values, nested tables included; errors as in :meth:`Config.from_dict`."""
-        nested = dict(values)
-        nested["stages"] = tuple(Stage.from_dict(stage) for stage in nested.get("stages", ()))
-        nested["image"] = ImageConfig.from_dict(nested.get("image", {}))
-        nested["decoding"] = DecodingOptions.from_dict(nested.get("decoding", {}))
+        nested = {"stages": (), "image": {}, "decoding": {}} | dict(values)
+        stages = nested["stages"]
+        require(
+            isinstance(stages, list | tuple) and all(isinstance(stage, Mapping) for stage in stages),
+            "stages must be [[stages]] tables",
+        )
+        for name in ("image", "decoding"):
+            require(isinstance(nested[name], Mapping), f"{name} must be a table")
+        nested["stages"] = tuple(Stage.from_dict(stage) for stage in stages)
+        nested["image"] = ImageConfig.from_dict(nested["image"])
+        nested["decoding"] = DecodingOptions.from_dict(nested["decoding"])
         return super().from_dict(nested)
 
 
@@ -143,8 +162,19 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
         for override in overrides:
             _override(values, override)
         return Recipe.from_dict(values)
-    except (tomllib.TOMLDecodeError, ModelError, OptionError) as error:
+    except (ModelError, ValueError) as error:  # what is no TOML, no UTF-8 and no option is each a ValueError
         raise OptionError(f"recipe {path}: {error}") from error
+
+
+def _check_kinds(config: Stage | Recipe) -> None:
+    """Refuse what TOML can write and the field cannot hold, such as 2.5 epochs."""
+    for each in fields(config):
+        if each.type in KINDS:
+            types, name = KINDS[each.type]
+            value = getattr(config, each.name)
+            # To Python, a bool is an int; to the author of a recipe it is not.
+            fits = isinstance(value, types) and isinstance(value, bool) == (each.type == "bool")
+            require(fits, f"{type(config).__name__}.{each.name} must be {name}, not {value!r}")
 
 
 def _override(values: dict[str, Any], override: str) -> None:

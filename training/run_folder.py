@@ -3,7 +3,8 @@
 =================  ============================================================================================
 ``model/``         the best model so far, ready for ``captioner.load`` (half-precision weights)
 ``last.pt``        everything that resuming needs, written after every epoch
-``best.pt``        the best weights in full precision, from which the next stage starts
+``best.pt``        the best weights so far in full precision
+``start-N.pt``     the best weights when stage N (from 1 on) began: it starts from them
 ``history.jsonl``  one line an epoch: loss, dev CIDEr, seconds
 ``tensorboard/``   the same curves, and the learning rates, for ``tensorboard --logdir``
 =================  ============================================================================================
@@ -59,23 +60,17 @@ class RunFolder:
         self._recipe = recipe
         path.mkdir(parents=True, exist_ok=True)
 
-    def begin(self) -> None:
-        """Start a new run here.
+    def open(self, *, resume: bool) -> dict[str, Any] | None:
+        """The saved state of the run to go on with; None where a run begins, or no epoch of it was finished.
 
         Raises:
-            DataError: the folder holds one already.
-        """
-        if self._last.exists():
-            raise DataError(f"{self.path} holds a training run: add --resume to go on with it, or choose another folder")
-
-    def resume(self) -> dict[str, Any] | None:
-        """The saved state of an interrupted run; None where no epoch was finished.
-
-        Raises:
-            DataError: it was begun with another recipe, or cannot be read.
+            DataError: the folder holds a run that is not to be resumed, or that was begun with another recipe, or that
+                cannot be read.
         """
         if not self._last.exists():
             return None
+        if not resume:
+            raise DataError(f"{self.path} holds a training run: add --resume to go on, or choose another folder")
         saved = self._load(self._last)
         if saved["recipe"] != json.dumps(self._recipe.to_dict()):
             raise DataError(f"{self.path} was begun with another recipe: choose another folder, or undo the change")
@@ -93,9 +88,16 @@ class RunFolder:
         save_model(self.model, model, info, dtype=torch.float16)
         self._write(self.path / "best.pt", model.state_dict())
 
-    def load_best(self) -> dict[str, Any]:
-        """The best weights so far, in full precision."""
-        return self._load(self.path / "best.pt")
+    def stage_start(self, stage: int) -> dict[str, Any]:
+        """The best weights of all stages before ``stage``, in full precision.
+
+        They are set aside the first time. The stage's own epochs overwrite ``best.pt`` just before ``last.pt``: an
+        interruption between the two would else move the start of a resumed stage.
+        """
+        path = self.path / f"start-{stage}.pt"
+        if not path.exists():
+            self._write(path, self._load(self.path / "best.pt"))
+        return self._load(path)
 
     @property
     def _last(self) -> Path:

@@ -14,11 +14,10 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
@@ -29,14 +28,16 @@ from captioner.checkpoint import ModelInfo
 from captioner.config import ModelConfig
 from captioner.encoder import grid_shape
 from captioner.engines.torch_engine import TorchEngine, has_fast_bfloat16, pick_device
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
 from captioner.model import CaptionModel
 from captioner.tokens import Vocabulary, make_tokenizer
-from training.batching import Batch, encode_captions, make_batches
+from training.batching import encode_captions, make_batches
 from training.cider import CiderScorer
 from training.datasets import Example, read_dataset
 from training.features import cached_features, default_cache
 from training.inputs import Features, Inputs, Pictures, prefetch
+from training.loss import caption_loss
+from training.optimizer import make_optimizer, moving_average, schedule
 from training.predict import predict, reference_tokens
 from training.recipe import Recipe, Stage, load_recipe
 from training.run_folder import Progress, RunFolder
@@ -54,11 +55,12 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
 
     Raises:
         DataError: the data is incomplete, or ``output`` holds another run.
+        OptionError: the recipe asks for an architecture that there is not, or its rates let the loss explode.
         WeightsError: the encoder's pretrained weights cannot be had.
     """
     dataset = read_dataset(data, required=("train", "dev"))
     folder, device = RunFolder(output, recipe), pick_device()
-    saved = folder.resume() if resume else folder.begin()
+    saved = folder.open(resume=resume)
     progress = Progress(**saved["progress"]) if saved else Progress()
 
     tokenizer = make_tokenizer(recipe.tokenizer)
@@ -72,17 +74,18 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
     model = CaptionModel(info.model)
     if recipe.encoder_weights:
         model.encoder.load_weights(recipe.encoder_weights)
-    model.to(device).encoder.to(memory_format=torch.channels_last)
+    model.to(device).encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     with SummaryWriter(str(folder.tensorboard)) as board:
         while progress.stage < len(recipe.stages):
             stage = recipe.stages[progress.stage]
-            if progress.stage > 0:  # the cached features of a first stage need the encoder as it was
-                model.load_state_dict(folder.load_best())
+            if progress.stage > 0:
+                model.load_state_dict(folder.stage_start(progress.stage))
             inputs = make_inputs(stage, model, dataset["train"], info, cache)
-            optimizer = make_optimizer(model, recipe, stage)
+            optimizer = make_optimizer(model, stage, weight_decay=recipe.weight_decay)
             average = AveragedModel(model, avg_fn=partial(moving_average, recipe.average_decay))
-            if saved and progress.epoch > 0:
+            averaged = cast(CaptionModel, average.module)
+            if saved and progress.epoch > 0:  # resumed within this stage
                 model.load_state_dict(saved["model"])
                 average.load_state_dict(saved["average"])
                 optimizer.load_state_dict(saved["optimizer"])
@@ -90,7 +93,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
             while progress.epoch < stage.epochs and progress.stale < recipe.patience:
                 started = time.monotonic()
                 loss = run_epoch(model, average, optimizer, inputs, encoded, recipe, progress, board)
-                engine = TorchEngine(copy.deepcopy(average.module), device=str(device))
+                engine = TorchEngine(copy.deepcopy(averaged), device=str(device))
                 said = predict(Captioner(engine, info), dataset["dev"])
                 cider = scorer([caption.tokens for caption in said])
                 board.add_scalar("dev/CIDEr", cider, len(progress.history))
@@ -101,7 +104,7 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
                 progress.epoch, progress.stale = progress.epoch + 1, progress.stale + 1
                 if cider > progress.best:
                     progress.best, progress.stale = cider, 0
-                    folder.save_best(average.module, info)
+                    folder.save_best(averaged, info)
                 folder.save(
                     progress,
                     model=model.state_dict(),
@@ -151,7 +154,13 @@ def run_epoch(
             group["lr"] = group["peak"] * schedule(done / stage.epochs, stage.warmup)
         with autocast():
             grid = inputs.grid(model, pictures.to(device, non_blocking=True))
-            loss = caption_loss(model, grid, batch, recipe)
+            loss = caption_loss(
+                model,
+                grid,
+                batch.tokens,
+                label_smoothing=recipe.label_smoothing,
+                attention_penalty=recipe.attention_penalty,
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
@@ -160,40 +169,13 @@ def run_epoch(
         total += loss.item()
         shown.set_postfix(loss=f"{total / (number + 1):.3f}")
         if number % 20 == 0:
-            at = int(len(progress.history) * len(batches) + number)
+            # In thousandths of an epoch: how many batches an epoch has differs from stage to stage.
+            at = round(1000 * (len(progress.history) + number / len(batches)))
             board.add_scalar("train/loss", loss.item(), at)
             board.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], at)
+    if not math.isfinite(total):
+        raise OptionError("the loss is no number any more: lower the recipe's learning rates")
     return total / len(batches)
-
-
-def caption_loss(model: CaptionModel, grid: tuple[Tensor, Tensor], batch: Batch, recipe: Recipe) -> Tensor:
-    """Mean cross-entropy a token under teacher forcing, plus the doubly stochastic attention term."""
-    tokens = batch.tokens.to(grid[0].device)
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    logits, weights = model(grid, inputs)
-    loss = F.cross_entropy(
-        logits.float().flatten(0, 1),
-        targets.flatten(),
-        ignore_index=Vocabulary.pad,
-        label_smoothing=recipe.label_smoothing,
-    )
-    if recipe.attention_penalty:
-        real = (targets != Vocabulary.pad).unsqueeze(-1)  # (N, T, 1)
-        looked = (weights * real).sum(dim=1)  # (N, P): each position's share of all looking
-        loss = loss + recipe.attention_penalty * (1 - looked).square().sum(dim=1).mean()
-    return loss
-
-
-def schedule(done: float, warmup: float) -> float:
-    """Factor of the learning rate when a share ``done`` of the stage is over: a linear rise, then a cosine to zero."""
-    if done < warmup:
-        return done / warmup
-    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-
-
-def moving_average(decay: float, average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-    """Exponential moving average; young averages forget faster, so that the first weights do not linger."""
-    return average.lerp(current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
 
 
 def make_inputs(stage: Stage, model: CaptionModel, examples: Sequence[Example], info: ModelInfo, cache: Path) -> Inputs:
@@ -202,26 +184,6 @@ def make_inputs(stage: Stage, model: CaptionModel, examples: Sequence[Example], 
     if stage.train_encoder:
         return Pictures(paths, info.image, stage)
     return Features(cached_features(model.encoder, paths, info.image, cache), info.model.grid_rows, flip=stage.flip)
-
-
-def make_optimizer(model: CaptionModel, recipe: Recipe, stage: Stage) -> AdamW:
-    """AdamW over what the stage trains: matrices decay, biases and norms do not."""
-    model.requires_grad_(True).encoder.requires_grad_(stage.train_encoder)
-    encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    groups = []
-    for of_encoder, rate in ((False, stage.decoder_rate), (True, stage.encoder_rate)):
-        for matrix in (True, False):
-            parameters = [
-                parameter
-                for parameter in model.parameters()
-                if parameter.requires_grad
-                and (id(parameter) in encoder) == of_encoder
-                and (parameter.dim() > 1) == matrix
-            ]
-            decay = recipe.weight_decay if matrix else 0.0
-            if parameters:
-                groups.append({"params": parameters, "peak": rate, "weight_decay": decay})
-    return AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
 
 
 def describe(recipe: Recipe, vocabulary: Vocabulary, dataset: dict[str, list[Example]]) -> ModelInfo:
@@ -265,9 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe = load_recipe(arguments.recipe, arguments.set)
         progress = train(recipe, arguments.data, arguments.output, cache=arguments.cache, resume=arguments.resume)
-    except CaptionerError as error:
+    except (CaptionerError, OSError) as error:
         print(f"training: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
         print("training: stopped; --resume goes on after the last finished epoch", file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.search import Search, Step, pick
+from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
@@ -26,7 +26,7 @@ class BeamSearch(Search):
         images, vocabulary = len(self.active), log_probs.shape[1]
         totals = (self.totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (A, K·V)
         # Of 2K candidates at most K end the sequence, so K that go on are among them.
-        best = largest(totals, 2 * self.width)  # (A, 2K), fewer with a tiny vocabulary
+        best = largest(totals, 2 * self.width)  # (A, 2K)
         values = np.take_along_axis(totals, best, axis=1)
         beams, tokens = np.divmod(best, vocabulary)
         parents = beams + np.arange(images)[:, None] * self.width  # rows of the whole batch
@@ -40,21 +40,13 @@ class BeamSearch(Search):
             np.take_along_axis(array, order, axis=1) for array in (values, parents, tokens, ends)
         )
         values = np.where(ends, -np.inf, values).astype(np.float32)
-        alive = np.isfinite(values)
-        going = alive.any(axis=1) & ~self.full()
         rows, chosen = parents.reshape(-1), tokens.reshape(-1)
-        step = Step(rows, chosen, pick(log_probs, rows, chosen), weights)
-        if self.length + 1 < self.options.max_length:
-            return self.proceed(going, step, values)
-        continued = self.proceed(np.ones_like(going), step, values)
-        self.finish(alive & going[:, None], values, self.length - 1, np.arange(rows.size).reshape(alive.shape), ended=False)
-        self.active = self.active[:0]
-        return continued
+        step = Step(rows, chosen, log_probs[rows, chosen], weights)
+        return self.proceed(step, values, unfinished=np.isfinite(values) & ~self.full()[:, None])
 
 
 def largest(values: FloatArray, count: int) -> IntArray:
     """Where the ``count`` largest values of each row stand, in descending order."""
-    count = min(count, values.shape[1])
     found = np.argpartition(values, -count, axis=1)[:, -count:]
     order = np.take_along_axis(values, found, axis=1).argsort(axis=1)[:, ::-1]
     return np.take_along_axis(found, order, axis=1)

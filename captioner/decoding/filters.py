@@ -41,7 +41,7 @@ def no_repeat_ngram(size: int) -> Filter:
     """Never complete an n-gram of ``size`` that the row already holds. The end symbol stays possible."""
 
     def apply(log_probs: FloatArray, prefixes: IntArray) -> FloatArray:
-        rows, length = prefixes.shape
+        length = prefixes.shape[1]
         if length < size:
             return log_probs
         ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, size, axis=1)  # (N, t - size + 1, size)

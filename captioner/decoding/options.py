@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captioner.config import Config, require
+from captioner.config import Config, is_whole, require
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class DecodingOptions(Config):
     def __post_init__(self) -> None:
         for name, low, high in _WHOLE_NUMBERS:
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and low <= value <= high, f"{name} must be a whole number from {low} to {high}")
-        for name, low, high in _NUMBERS:
+            require(is_whole(value) and low <= value <= high, f"{name} must be a whole number from {low} to {high}")
+        for name, least, most in _NUMBERS:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            require(number and low <= value <= high, f"{name} must be a number from {low:g} to {high:g}")
+            require(number and least <= value <= most, f"{name} must be a number from {least:g} to {most:g}")
         require(self.method in ("beam", "sample"), f"method must be beam or sample, not {self.method!r}")
-        require(self.seed is None or isinstance(self.seed, int), "seed must be a whole number")
+        seedable = self.seed is None or (is_whole(self.seed) and self.seed >= 0)
+        require(seedable, "seed must be a whole number, not below 0")
         require(
             self.method == "sample" or self.n_best <= self.beam_size,
             f"n_best is {self.n_best} but a beam of {self.beam_size} holds no more than that: raise beam_size",
@@ -53,8 +53,8 @@ class DecodingOptions(Config):
 
 
 _WHOLE_NUMBERS = (
+    ("n_best", 1, 100),  # before beam_size, which follows n_best where it is not given
     ("beam_size", 1, 100),
-    ("n_best", 1, 100),
     ("max_length", 1, 1000),
     ("no_repeat_ngram", 0, 100),
     ("top_k", 0, 1_000_000),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from captioner.decoding.options import DecodingOptions
-from captioner.decoding.search import Search, Step, pick
+from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
@@ -26,21 +26,15 @@ class Sampler(Search):
         options = self.options
         tokens = self._draw(truncate(log_probs / np.float32(options.temperature), options.top_k, options.top_p))
         rows = np.arange(tokens.size)
-        drawn = pick(log_probs, rows, tokens)
+        drawn = log_probs[rows, tokens]
         grid = (len(self.active), self.width)
         # A row that has ended waits, unread, for the other rows of its image.
         totals = np.where(self._ended, self.totals, self.totals + drawn.reshape(grid)).astype(np.float32)
         ends = (tokens == Vocabulary.eos).reshape(grid) & ~self._ended
         self.finish(ends, totals, self.length - 1, rows.reshape(grid), ended=True)
         ended = self._ended | ends
-        going = ~ended.all(axis=1)
-        if self.length + 1 == options.max_length:
-            self.proceed(np.ones_like(going), Step(rows, tokens, drawn, weights), totals)
-            self.finish(~ended, totals, self.length - 1, rows.reshape(grid), ended=False)
-            self.active = self.active[:0]
-            return rows
-        self._ended = ended[going]
-        return self.proceed(going, Step(rows, tokens, drawn, weights), totals)
+        self._ended = ended[~ended.all(axis=1)]
+        return self.proceed(Step(rows, tokens, drawn, weights), totals, unfinished=~ended)
 
     def _draw(self, logits: FloatArray) -> IntArray:
         """One token a row, by the Gumbel-max trick: the argmax of logits plus Gumbel noise follows their softmax."""

@@ -105,8 +105,18 @@ class Search:
         """(A,) whether an image has as many ended sequences as it has rows."""
         return np.asarray(self._finished[self.active]["ended"].all(axis=1))
 
-    def proceed(self, going: BoolArray, step: Step, totals: FloatArray) -> IntArray:
-        """Record ``step`` and go on with the images that ``going`` (A,) marks; return the rows they continue."""
+    def proceed(self, step: Step, totals: FloatArray, unfinished: BoolArray) -> IntArray:
+        """Record ``step`` and go on with the images that have ``unfinished`` (A, K) rows; return the rows continued.
+
+        At the maximum length nothing goes on: what is unfinished is set aside as it is.
+        """
+        if self.length + 1 == self.options.max_length:
+            self._steps.append(step)
+            rows = np.arange(step.tokens.size).reshape(unfinished.shape)
+            self.finish(unfinished, totals, self.length - 1, rows, ended=False)
+            self.active = self.active[:0]
+            return step.parents[:0]
+        going = unfinished.any(axis=1)
         if not going.all():
             kept = going.repeat(self.width)
             step = step._replace(parents=step.parents[kept], tokens=step.tokens[kept], log_probs=step.log_probs[kept])
@@ -132,9 +142,3 @@ class Search:
             weights=np.array(weights[::-1], dtype=np.float32).reshape(len(weights), positions),
             ended=bool(finished["ended"]),
         )
-
-
-def pick(log_probs: FloatArray, rows: IntArray, tokens: IntArray) -> FloatArray:
-    """The (N,) entries of (N, V) log-probabilities at the given rows and tokens."""
-    picked: FloatArray = log_probs[rows, tokens]
-    return picked

@@ -5,7 +5,7 @@ Shapes: B images, N rows (partial sequences, image-major), P grid positions, V v
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ BoolArray = npt.NDArray[np.bool_]
 # The engine's own values: opaque to decoding, which only hands them back.
 Grid = Any
 State = Any
-Rows = TypeVar("Rows")
 
 
 class Engine(Protocol):
@@ -41,6 +40,6 @@ class Engine(Protocol):
         """
         ...
 
-    def select(self, value: Rows, rows: IntArray) -> Rows:
+    def select(self, value: Grid | State, rows: IntArray) -> Grid | State:
         """The given rows of a state or a grid, in the given order, repeats allowed."""
         ...

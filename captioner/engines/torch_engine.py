@@ -37,7 +37,7 @@ class TorchEngine:
         self.name = f"torch {self.device.type} {precision}"
         self.dtype = PRECISIONS[precision]
         self.model = model.eval().requires_grad_(False).to(self.device, self.dtype)
-        self.model.encoder.to(memory_format=torch.channels_last)
+        self.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @torch.inference_mode()
     def encode(self, pixels: FloatArray) -> Grid:
@@ -75,11 +75,13 @@ def pick_device(name: str | None = None) -> torch.device:
         OptionError: there is no such device here.
     """
     available = [device for device, there in _devices().items() if there]
-    if name is None:
-        return torch.device(available[0])
-    if name.partition(":")[0] not in available:
+    try:
+        device = torch.device(name or available[0])
+    except RuntimeError:  # not even the form of a device's name
+        device = None
+    if device is None or device.type not in available:
         raise OptionError(f"no device {name!r} here; choose one of {', '.join(available)}")
-    return torch.device(name)
+    return device
 
 
 def _devices() -> dict[str, bool]:
@@ -90,7 +92,7 @@ def _devices() -> dict[str, bool]:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 in hardware, so that bf16 is faster than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

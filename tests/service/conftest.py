@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import torch
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
-from torch import nn
 from werkzeug.test import TestResponse
 
-import captioner
 from captioner import Captioner
-from captioner.checkpoint import ModelInfo, save_model
-from captioner.model import CaptionModel
 from service import create_app
 from service.config import ServiceConfig
 
 
 @pytest.fixture(scope="session")
-def model_dir(tiny_model: CaptionModel, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with batch normalisation fitted to noise: else its features vanish and all pictures look alike."""
-    torch.manual_seed(1)
-    model = copy.deepcopy(tiny_model)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-            module.train()
-    with torch.no_grad():
-        model.encoder(torch.randn(32, 3, tiny_info.image.height, tiny_info.image.width))
-    directory = tmp_path_factory.mktemp("service") / "tiny"
-    save_model(directory, model.eval(), tiny_info)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def loaded(model_dir: Path, jpeg: bytes, png: bytes) -> Captioner:
-    model = captioner.load(model_dir, device="cpu", precision="fp32")
-    assert model(jpeg).text != model(png).text, "the tests of order need pictures with captions of their own"
-    return model
+def loaded(tiny_captioner: Captioner, jpeg: bytes, png: bytes) -> Captioner:
+    assert tiny_captioner(jpeg).text != tiny_captioner(png).text, (
+        "the tests of order need pictures with captions of their own"
+    )
+    return tiny_captioner
 
 
 @pytest.fixture

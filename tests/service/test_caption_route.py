@@ -128,7 +128,7 @@ def test_an_image_of_too_many_pixels_is_refused(client: FlaskClient, refused: Re
         ("beam_size", [3]),
         ("beam_size", 2.5),
         ("beam_size", 7),
-        ("n_best", 4),
+        ("n_best", 7),
         ("max_length", 21),
         ("max_length", -1),
         ("length_penalty", "nan"),

@@ -42,7 +42,7 @@ def test_models_are_described(client: FlaskClient, loaded: Captioner) -> None:
 
 
 def test_requests_are_refused_until_the_model_is_loaded(
-    model_dir: Path, jpeg: bytes, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    tiny_model_dir: Path, jpeg: bytes, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, load = threading.Event(), captioner.load
 
@@ -51,7 +51,7 @@ def test_requests_are_refused_until_the_model_is_loaded(
         return load(directory)
 
     monkeypatch.setattr(captioner, "load", load_later)
-    client = create_app(ServiceConfig(models=(str(model_dir),), torch_threads=1)).test_client()
+    client = create_app(ServiceConfig(models=(str(tiny_model_dir),), torch_threads=1)).test_client()
     response = client.post("/v1/caption", data=jpeg)
     refused(response, 503, "starting")
     assert int(response.headers["Retry-After"]) > 0
@@ -64,9 +64,9 @@ def test_requests_are_refused_until_the_model_is_loaded(
 
 
 def test_a_model_that_fails_to_load_tells_the_cause(
-    model_dir: Path, tmp_path: Path, jpeg: bytes, refused: Refused
+    tiny_model_dir: Path, tmp_path: Path, jpeg: bytes, refused: Refused
 ) -> None:
-    broken = shutil.copytree(model_dir, tmp_path / "broken")
+    broken = shutil.copytree(tiny_model_dir, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no weights")
     client = create_app(ServiceConfig(models=(str(broken),))).test_client()
     message = refused(until_settled(client), 503, "model_unavailable")
@@ -77,13 +77,13 @@ def test_a_model_that_fails_to_load_tells_the_cause(
 
 
 def test_a_crash_while_loading_is_a_failure_too(
-    model_dir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_model_dir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def crash(_directory: Path) -> Captioner:
         raise MemoryError("no room")
 
     monkeypatch.setattr(captioner, "load", crash)
-    client = create_app(ServiceConfig(models=(str(model_dir),))).test_client()
+    client = create_app(ServiceConfig(models=(str(tiny_model_dir),))).test_client()
     assert "MemoryError: no room" in refused(until_settled(client), 503, "model_unavailable")
     assert "Traceback" in caplog.text
 

@@ -18,14 +18,14 @@ START = "import sys; from service.server import run; run(port=int(sys.argv[1]), 
 
 
 @pytest.fixture
-def server(model_dir: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def server(tiny_model_dir: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "CAPTIONER_MAX_BYTES": "50000"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", START, str(port), str(model_dir)], env=environment, stderr=log
+            [sys.executable, "-c", START, str(port), str(tiny_model_dir)], env=environment, stderr=log
         )
     try:
         wait_until_ready(process, port, tmp_path / "log")

@@ -1,0 +1,157 @@
+"""The README's blocks, executed: what it promises a newcomer is what happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+ANYTHING = "…"
+# The virtual environment's commands first, as its activation does.
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def blocks(language: str) -> list[str]:
+    return [text for name, text in BLOCKS if name == language]
+
+
+def commands(start: str) -> list[str]:
+    return [line for text in blocks("sh") for line in text.splitlines() if line.startswith(start)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Image.Image) -> Path:
+    """Where the README's reader stands: two pictures, and nothing called missing.jpg."""
+    picture.save(tmp_path / "photo.jpg")
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "other.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """What ``make serve`` runs, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(["captioner", "serve", "--port", str(port)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    address = f"localhost:{port}"
+    try:
+        _wait_until_ready(f"http://{address}/health/ready")
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+
+
+def _wait_until_ready(url: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail("the server did not become ready")
+
+
+def test_every_block_has_a_language_that_is_tested() -> None:
+    assert len(BLOCKS) == README.count("```") // 2 - 1, "one block, the tree of folders, names no language"
+    assert {language for language, _ in BLOCKS} == {"sh", "json", "console", "python"}
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_make_targets_exist(command: str) -> None:
+    planned = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_console_sessions(block: str, folder: Path) -> None:
+    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
+    assert parts
+    for command, expected in zip(parts[::2], parts[1::2], strict=True):
+        done = subprocess.run(
+            shlex.split(command), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        pattern = ".+".join(re.escape(piece) for piece in expected.split(ANYTHING))
+        assert re.fullmatch(pattern, done.stdout), f"{command} printed\n{done.stdout}instead of\n{expected}"
+    if "--attention" in block:
+        with Image.open(folder / "looked.png") as sheet:
+            assert sheet.width > 200
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks(block: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"[a-z' ]+ -\d+\.\d+", lines[0])
+    assert re.fullmatch(r"\(\d+, 7, 7\)", lines[1])
+    assert "missing.jpg does not exist" in lines[3]
+    assert len(lines) == 2 + 3 + 3
+
+
+@pytest.mark.parametrize("command", commands("curl"))
+def test_curl_commands(command: str, folder: Path, server: str) -> None:
+    arguments = shlex.split(command.replace("localhost:8000", server))
+    done = subprocess.run([*arguments, "-sS"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout)
+    assert "error" not in reply
+    if "/v1/caption" in command:
+        assert len(reply["results"]) == command.count("@")
+        assert all(result["captions"][0]["text"] for result in reply["results"])
+
+
+def test_the_reply_looks_as_shown(folder: Path, server: str) -> None:
+    shown = json.loads(blocks("json")[0])
+    request = urllib.request.Request(f"http://{server}/v1/caption", data=(folder / "photo.jpg").read_bytes())
+    with urllib.request.urlopen(request, timeout=30) as response:
+        reply = json.load(response)
+    assert reply["model"] == shown["model"]
+    (result,), (expected,) = reply["results"], shown["results"]
+    assert result.keys() == expected.keys()
+    assert result["captions"][0].keys() == expected["captions"][0].keys()
+
+
+@pytest.mark.parametrize("command", commands("python -m"))
+def test_training_commands_take_these_options(command: str) -> None:
+    _, _, module, *arguments = shlex.split(command)
+    told = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for argument in arguments:
+        assert not argument.startswith("--") or argument in told
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+def test_settings_named_here_are_read() -> None:
+    from service.config import PREFIX, ServiceConfig
+
+    assert set(re.findall(rf"{PREFIX}\w+", README)) == {
+        PREFIX + name.upper() for name in ServiceConfig.__dataclass_fields__
+    }

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from captioner.encoder import BACKBONES
+from captioner.errors import OptionError
+from training.recipe import RECIPES, Recipe, Stage, load_recipe
+
+SMALL = 'name = "small"\n[[stages]]\nepochs = 3\n'
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_shipped_recipes_load(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    assert recipe.encoder in BACKBONES
+    assert recipe.encoder_weights == "imagenet", "a shipped recipe must not name a file of some machine"
+
+
+def test_words_recipe_is_shipped() -> None:
+    frozen, learning = load_recipe("words").stages
+    assert (frozen.train_encoder, learning.train_encoder) == (False, True)
+
+
+def test_a_file_gives_its_values_and_defaults_for_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL.replace("[[", "min_count = 2\n[image]\nheight = 64\n[decoding]\nbeam_size = 7\n[["))
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.min_count, recipe.hidden_size) == ("small", 2, Recipe.hidden_size)
+    assert (recipe.image.height, recipe.image.width, recipe.decoding.beam_size) == (64, 224, 7)
+    assert recipe.stages == (Stage(epochs=3),)
+    with pytest.raises(FrozenInstanceError):
+        recipe.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["words", "toy"])
+def test_json_round_trip(name: str, toy_recipe: Recipe) -> None:
+    recipe = toy_recipe if name == "toy" else load_recipe(name)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("dropout=0.25", "dropout", 0.25),
+        ("dropout=0", "dropout", 0),
+        ("gated_context=false", "gated_context", False),
+        ("encoder=resnet18", "encoder", "resnet18"),
+        ('encoder="resnet18"', "encoder", "resnet18"),
+        ("encoder_weights=/some where/w=1.pth", "encoder_weights", "/some where/w=1.pth"),
+        ("encoder_weights=", "encoder_weights", ""),
+        ("decoding.beam_size=5", "decoding.beam_size", 5),
+        ("image.mean=[0.5, 0.5, 0.5]", "image.mean", (0.5, 0.5, 0.5)),
+        ("stages.0.epochs=9", "stages.0.epochs", 9),
+    ],
+)
+def test_overrides(small: Path, override: str, where: str, value: object) -> None:
+    found: object = load_recipe(str(small), [override])
+    for name in where.split("."):
+        found = found[int(name)] if isinstance(found, tuple) else getattr(found, name)
+    assert found == value
+
+
+def test_the_last_override_counts(small: Path) -> None:
+    assert load_recipe(str(small), ["seed=7", "seed=8"]).seed == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "an override reads field=value, not 'seed'"),
+        ("sede=1", r"Recipe has no field 'sede'; it has name, stages.*seed"),
+        ("stages.0.epoch=1", "Stage has no field 'epoch'"),
+        ("decoding.beam=1", "DecodingOptions has no field 'beam'"),
+        ("stages.1.epochs=1", "no place 'stages.1.epochs'"),
+        ("stages.first.epochs=1", "no place"),
+        ("name.first=1", "no place 'name.first'"),
+        ("stages=3", r"stages must be \[\[stages\]\] tables"),
+        ("stages=[3]", r"stages must be \[\[stages\]\] tables"),
+        ("stages=[]", r"at least one \[\[stages\]\]"),
+        ("image=3", "image must be a table"),
+        ("decoding=words", "decoding must be a table"),
+        ("seed=-1", "seed must not be negative"),
+        ("seed=1.5", "Recipe.seed must be a whole number, not 1.5"),
+        ("seed=true", "Recipe.seed must be a whole number, not True"),
+        ("gated_context=1", "Recipe.gated_context must be true or false, not 1"),
+        ("dropout=much", "Recipe.dropout must be a number, not 'much'"),
+        ("name=5", "Recipe.name must be a text, not 5"),
+        ("tokenizer=letters", "tokenizer must be one of words, symbols, characters"),
+        ("min_count=0", "min_count"),
+        ("max_tokens=0", "max_tokens"),
+        ("label_smoothing=1", "label_smoothing"),
+        ("attention_penalty=-1", "attention_penalty"),
+        ("weight_decay=-1", "weight_decay"),
+        ("gradient_clip=0", "gradient_clip"),
+        ("gradient_clip=nan", "gradient_clip"),
+        ("average_decay=1", "average_decay"),
+        ("patience=0", "patience"),
+        ("stages.0.epochs=0", "Stage.epochs"),
+        ("stages.0.epochs=2.5", "Stage.epochs must be a whole number"),
+        ("stages.0.images_per_batch=0", "Stage.images_per_batch"),
+        ("stages.0.captions_per_image=0", "Stage.captions_per_image"),
+        ("stages.0.decoder_rate=0", "Stage.decoder_rate"),
+        ("stages.0.warmup=1", "Stage.warmup"),
+        ("stages.0.shift=-1", "Stage.shift"),
+        ("stages.0.shift=1", "Stage.shift has a meaning only with train_encoder"),
+        ("stages.0.encoder_rate=1e-4", "Stage.encoder_rate has a meaning only with train_encoder"),
+        ("stages.0.train_encoder=true", "Stage.encoder_rate must be positive with train_encoder"),
+        ("decoding.beam_size=0", "beam_size"),
+    ],
+)
+def test_impossible_fields_are_refused_with_the_files_name(small: Path, override: str, message: str) -> None:
+    with pytest.raises(OptionError, match=rf"recipe \S*small\.toml: .*{message}"):
+        load_recipe(str(small), [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name = small", "Invalid value"),
+        (b'name = "\xff"', "utf-8"),
+        (b'name = "small"', r"at least one \[\[stages\]\]"),
+        (b"[[stages]]\nepochs = 1", "Recipe is incomplete.*name"),
+        (b'name = "small"\n[[stages]]\nflip = true', "Stage is incomplete.*epochs"),
+    ],
+)
+def test_malformed_files_are_refused_with_their_name(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(OptionError, match=rf"recipe \S*broken\.toml: .*{message}"):
+        load_recipe(str(path))
+
+
+def test_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(OptionError, match=r"no recipe 'wrods': give a TOML file or one of .*words"):
+        load_recipe("wrods")

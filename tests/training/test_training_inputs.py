@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.captioner import Captioner
+from captioner.config import ImageConfig
+from captioner.images import load_pixels
+from training.inputs import Features, Pictures, prefetch
+from training.recipe import Stage
+
+IMAGES, ROWS, COLUMNS, WIDTH = 6, 2, 3, 4
+
+
+def make_features() -> np.ndarray:
+    return np.arange(IMAGES * ROWS * COLUMNS * WIDTH, dtype=np.float16).reshape(IMAGES, ROWS * COLUMNS, WIDTH)
+
+
+def test_features_come_in_the_order_asked_for() -> None:
+    features = make_features()
+    loaded = Features(features, ROWS, flip=False).load(np.array([4, 1, 4]), np.random.default_rng(0))
+    assert loaded.dtype == torch.float32
+    np.testing.assert_array_equal(loaded.numpy(), features[[4, 1, 4]])
+
+
+def test_flip_mirrors_the_columns_of_about_half_the_grids() -> None:
+    features = make_features()
+    mirrored = features.reshape(IMAGES, ROWS, COLUMNS, WIDTH)[:, :, ::-1].reshape(features.shape)
+    images = np.arange(IMAGES).repeat(100)
+    loaded = Features(features, ROWS, flip=True).load(images, np.random.default_rng(0)).numpy()
+    as_is = (loaded == features[images]).all(axis=(1, 2))
+    flipped = (loaded == mirrored[images]).all(axis=(1, 2))
+    assert (as_is ^ flipped).all()
+    assert 250 < flipped.sum() < 350
+    np.testing.assert_array_equal(features, make_features(), err_msg="the cached features themselves were mirrored")
+
+
+def test_features_read_a_cache_that_is_not_writable(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", make_features())
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    loaded = Features(mapped, ROWS, flip=True).load(np.arange(IMAGES), np.random.default_rng(0))
+    loaded += 1  # torch would warn of a tensor over read-only memory
+
+
+def test_features_and_pictures_give_the_model_its_grid(tiny_captioner: Captioner, photo: Path) -> None:
+    model, config = tiny_captioner.engine.model, tiny_captioner.info.image  # type: ignore[attr-defined]
+    random = np.random.default_rng(0)
+    pictures = Pictures([photo], config, Stage(epochs=1, train_encoder=True, encoder_rate=1, flip=False))
+    loaded = pictures.load(np.array([0, 0]), random)
+    assert loaded.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        seen = pictures.grid(model, loaded)
+        features = Features(model.encoder(loaded).numpy(), model.config.grid_rows, flip=False)
+        read = features.grid(model, features.load(np.array([0, 1]), random))
+    for mine, theirs in zip(seen, read, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+CONFIG = ImageConfig(height=30, width=40)
+
+
+def load_many(photo: Path, count: int = 100, seed: int = 0, **stage: object) -> np.ndarray:
+    pictures = Pictures([photo], CONFIG, Stage(epochs=1, train_encoder=True, encoder_rate=1, **stage))  # type: ignore[arg-type]
+    return pictures.load(np.zeros(count, dtype=np.int64), np.random.default_rng(seed)).numpy()
+
+
+def test_pictures_without_augmentation_are_as_the_captioner_sees_them(photo: Path) -> None:
+    loaded = load_many(photo, count=3, flip=False)
+    np.testing.assert_array_equal(loaded, np.stack([load_pixels(photo, CONFIG)] * 3))
+
+
+def test_pictures_are_mirrored_half_of_the_time(photo: Path) -> None:
+    plain = load_pixels(photo, CONFIG)
+    loaded = load_many(photo, flip=True)
+    as_is, flipped = ((loaded == picture).all(axis=(1, 2, 3)) for picture in (plain, plain[:, :, ::-1]))
+    assert (as_is ^ flipped).all()
+    assert 35 < flipped.sum() < 65
+
+
+def test_pictures_are_moved_in_both_directions_and_by_no_more_than_shift(photo: Path) -> None:
+    plain = load_pixels(photo, CONFIG)
+    seen = set()
+    for moved in load_many(photo, flip=False, shift=2):
+        for down in range(-2, 3):
+            for right in range(-2, 3):
+                # Pixel (y, x) of the moved picture shows pixel (y + down, x + right); past the edge, the edge's own.
+                rows = np.clip(np.arange(30) + down, 0, 29)
+                columns = np.clip(np.arange(40) + right, 0, 39)
+                if np.array_equal(moved, plain[:, rows][:, :, columns]):
+                    seen.add((down, right))
+                    break
+            else:
+                continue
+            break
+        else:
+            pytest.fail("a picture is not a moved copy of the original")
+    assert {down for down, _ in seen} == {right for _, right in seen} == {-2, -1, 0, 1, 2}
+
+
+def test_augmentation_follows_from_the_generator_alone(photo: Path) -> None:
+    first, again, other = (load_many(photo, count=8, seed=seed, flip=True, shift=2) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_prefetch_keeps_the_order() -> None:
+    def square(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number**2
+
+    assert list(prefetch(square, range(20))) == [number**2 for number in range(20)]
+    assert list(prefetch(square, [])) == []
+
+
+def test_prefetch_is_exactly_one_item_ahead_and_in_another_thread() -> None:
+    taken: list[int] = []
+    threads = set()
+
+    def items() -> Iterator[int]:
+        for number in range(5):
+            taken.append(number)
+            yield number
+
+    def prepare(number: int) -> int:
+        threads.add(threading.current_thread())
+        return number
+
+    for number in prefetch(prepare, items()):
+        assert taken == list(range(min(number + 2, 5)))
+    assert len(threads) == 1, "randomness drawn in two threads would come in any order"
+    assert threads.isdisjoint({threading.main_thread()})
+
+
+def test_prefetch_passes_an_error_on_in_its_place() -> None:
+    def divide(number: int) -> float:
+        return 6 / number
+
+    results = prefetch(divide, [1, 2, 0, 3])
+    assert next(results) == 6
+    assert next(results) == 3
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_prefetch_that_is_given_up_ends_its_thread() -> None:
+    before = threading.active_count()
+    results = prefetch(abs, range(100))
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
