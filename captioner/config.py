@@ -96,10 +96,11 @@ class ModelConfig(Config):
         grid_node: the backbone's graph node that yields the grid; empty for the backbone's default.
         grid_rows, grid_columns, grid_features: the grid that the encoder yields for the model's image size.
         vocabulary_size: V, special tokens included.
-        embedding_size, hidden_size, attention_size: widths of token embedding, LSTM and attention space.
+        value_size, attention_size, embedding_size, hidden_size: widths of the grid as the decoder reads it, of the
+            attention space, the token embedding and the LSTM.
         gated_context: scale the context vector by a learned gate (Show, Attend and Tell, section 4.2.1).
         tied_output: the output layer shares the embedding's matrix (Press and Wolf 2017).
-        dropout: probability, on the embedding and before the output layer.
+        dropout: probability, on the grid as read, on the embedding and before the output layer.
     """
 
     vocabulary_size: int
@@ -108,9 +109,10 @@ class ModelConfig(Config):
     grid_rows: int = 7
     grid_columns: int = 7
     grid_features: int = 1280
+    value_size: int = 512
+    attention_size: int = 512
     embedding_size: int = 512
     hidden_size: int = 512
-    attention_size: int = 512
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5
@@ -123,6 +125,7 @@ class ModelConfig(Config):
 
 
 _SIZES = (
+    "value_size",
     "vocabulary_size",
     "embedding_size",
     "hidden_size",

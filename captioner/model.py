@@ -3,8 +3,8 @@
 Show, Attend and Tell (Xu et al. 2015) with its soft attention and gated context, the additive scores of
 Bahdanau et al. (2015), and optionally a tied output layer (Press and Wolf 2017).
 
-Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, D grid features,
-A attention width, E embedding width, H state width, T steps, V vocabulary.
+Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, D encoder features,
+F features as the decoder reads them, A attention width, E embedding width, H state width, T steps, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from captioner.encoder import GridEncoder
 class Grid(NamedTuple):
     """What the decoder sees of B images; computed once, read at every step."""
 
-    features: Tensor  # (B, P, D)
-    keys: Tensor  # (B, P, A): the features' part of the attention scores
+    values: Tensor  # (B, P, F)
+    keys: Tensor  # (B, P, A): the values' part of the attention scores
 
 
 class State(NamedTuple):
@@ -32,17 +32,36 @@ class State(NamedTuple):
     cell: Tensor  # (N, H)
 
 
+class GridReader(nn.Module):
+    """Standardises the encoder's features and projects them to the decoder's width.
+
+    A backbone's last features are positive, large and share a strong common direction. Read as they are, every step
+    of an adaptive optimiser moves all attention scores together, and their tanh saturates within an epoch.
+    """
+
+    def __init__(self, features: int, values: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+        self.project = nn.Linear(features, values)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, P, D) → (B, P, F)."""
+        standard = self.norm(features.flatten(0, 1)).view_as(features)
+        return self.dropout(torch.relu(self.project(standard)))
+
+
 class AdditiveAttention(nn.Module):
     """score(h, f) = v · tanh(W f + U h): Bahdanau et al. (2015), appendix A.1.2."""
 
-    def __init__(self, features: int, hidden: int, attention: int) -> None:
+    def __init__(self, values: int, hidden: int, attention: int) -> None:
         super().__init__()
-        self.key = nn.Linear(features, attention)
+        self.key = nn.Linear(values, attention)
         self.query = nn.Linear(hidden, attention, bias=False)
         self.score = nn.Linear(attention, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, hidden: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """(N, H) hidden → (N, D) context, (N, P) weights that sum to one.
+        """(N, H) hidden → (N, F) context, (N, P) weights that sum to one.
 
         The K rows of one image share its grid by broadcasting, so that beams cost no copies of it.
         """
@@ -50,7 +69,7 @@ class AdditiveAttention(nn.Module):
         query = self.query(hidden).view(images, -1, 1, grid.keys.shape[-1])  # (B, K, 1, A)
         scores = self.score(torch.tanh(grid.keys.unsqueeze(1) + query)).squeeze(-1)  # (B, K, P)
         weights = scores.float().softmax(dim=-1)
-        context = weights.to(grid.features.dtype) @ grid.features  # (B, K, D)
+        context = weights.to(grid.values.dtype) @ grid.values  # (B, K, F)
         return context.flatten(0, 1), weights.view(-1, positions)
 
 
@@ -65,14 +84,15 @@ class CaptionModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = GridEncoder(config.encoder, config.grid_node)
-        features, embedding, hidden = config.grid_features, config.embedding_size, config.hidden_size
+        values, embedding, hidden = config.value_size, config.embedding_size, config.hidden_size
+        self.reader = GridReader(config.grid_features, values, config.dropout)
         self.embedding = nn.Embedding(config.vocabulary_size, embedding)
-        self.initial = nn.Linear(features, 2 * hidden)
-        self.attention = AdditiveAttention(features, hidden, config.attention_size)
-        self.gate = nn.Linear(hidden, features) if config.gated_context else None
-        self.cell = nn.LSTMCell(embedding + features, hidden)
+        self.initial = nn.Linear(values, 2 * hidden)
+        self.attention = AdditiveAttention(values, hidden, config.attention_size)
+        self.gate = nn.Linear(hidden, values) if config.gated_context else None
+        self.cell = nn.LSTMCell(embedding + values, hidden)
         self.output_hidden = nn.Linear(hidden, embedding)
-        self.output_context = nn.Linear(features, embedding, bias=False)
+        self.output_context = nn.Linear(values, embedding, bias=False)
         self.output = nn.Linear(embedding, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=0.1)  # torch's default of 1 gives a tied layer huge first logits
@@ -90,11 +110,12 @@ class CaptionModel(nn.Module):
 
     def read(self, features: Tensor) -> Grid:
         """(B, P, D) encoder features → the grid that :meth:`step` attends to."""
-        return Grid(features, self.attention.key(features))
+        values = self.reader(features)
+        return Grid(values, self.attention.key(values))
 
     def start(self, grid: Grid) -> State:
         """The state before the first token, from the grid's mean (Xu et al. 2015, section 3.1.2): B rows."""
-        hidden, cell = torch.tanh(self.initial(grid.features.mean(dim=1))).float().chunk(2, dim=-1)
+        hidden, cell = torch.tanh(self.initial(grid.values.mean(dim=1))).float().chunk(2, dim=-1)
         return State(hidden, cell)
 
     def step(self, tokens: Tensor, state: State, grid: Grid) -> tuple[Tensor, State, Tensor]:
@@ -109,7 +130,7 @@ class CaptionModel(nn.Module):
             (N, V) logits of the next token, the next state, (N, P) attention weights.
         """
         embedded = self.dropout(self.embedding(tokens))  # (N, E)
-        context, weights = self.attention(state.hidden, grid)  # (N, D), (N, P)
+        context, weights = self.attention(state.hidden, grid)  # (N, F), (N, P)
         if self.gate is not None:
             context = context * torch.sigmoid(self.gate(state.hidden))
         hidden, cell = self.cell(torch.cat((embedded, context), dim=-1), state)
@@ -118,7 +139,7 @@ class CaptionModel(nn.Module):
 
     def forward(self, grid: Grid, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: (N, T) tokens, from bos on → (N, T, V) logits, (N, T, P) attention weights."""
-        state = expand(self.start(grid), tokens.shape[0] // grid.features.shape[0])
+        state = expand(self.start(grid), tokens.shape[0] // grid.values.shape[0])
         logits, weights = [], []
         for previous in tokens.unbind(dim=1):
             step_logits, state, step_weights = self.step(previous, state, grid)

@@ -22,7 +22,7 @@ def caption_loss(
         attention_penalty: weight of the mean over captions of sum_P (1 - sum_T attention)^2 (Xu et al. 2015,
             equation 14).
     """
-    tokens = tokens.to(grid.features.device)
+    tokens = tokens.to(grid.values.device)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     logits, weights = model(grid, inputs)
     loss = F.cross_entropy(

@@ -94,9 +94,10 @@ class Recipe(Config):
     encoder: str = "mobilenet_v2"
     grid_node: str = ""
     encoder_weights: str = "imagenet"
+    value_size: int = 512
+    attention_size: int = 512
     embedding_size: int = 512
     hidden_size: int = 512
-    attention_size: int = 512
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5

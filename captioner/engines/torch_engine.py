@@ -76,7 +76,7 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     available = [device for device, there in _devices().items() if there]
     try:
-        device = torch.device(name or available[0])
+        device = torch.device(available[0] if name is None else name)
     except RuntimeError:  # not even the form of a device's name
         device = None
     if device is None or device.type not in available:

@@ -1,9 +1,251 @@
+"""The captioner as its users meet it: one picture, several captions of one, a stream of them."""
+
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
 import captioner
+from captioner import Caption, Captioner, DecodingOptions, ModelError, OptionError, Result
+from captioner.errors import ImageError
+from captioner.images import ImageSource, load_pixels
 
 
-def test_smoke(tiny_captioner, photo):
-    for kw in ({}, dict(beam_size=1), dict(beam_size=4,n_best=4), dict(method="sample",n_best=3,seed=1), dict(no_repeat_ngram=1)):
-        for c in tiny_captioner.candidates(photo, **kw): print(kw, c.text, c.score, c.attention.shape)
-    for r in tiny_captioner.batch([photo, b"x", photo]): print(r.to_row())
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    """Pictures that get captions of their own, of unlike lengths."""
+    grey = [Image.linear_gradient("L"), Image.radial_gradient("L"), Image.linear_gradient("L").rotate(90)]
+    flat = [Image.new("RGB", (40, 20), colour) for colour in ("red", "green", "blue", "black")]
+    return [image.convert("RGB").resize((48, 36)) for image in grey] + flat
+
+
+@pytest.fixture(scope="module")
+def captions(tiny_captioner: Captioner, pictures: list[Image.Image]) -> list[Caption]:
+    """What each picture gets by itself."""
+    alone = [tiny_captioner(picture) for picture in pictures]
+    assert len({caption.text for caption in alone}) >= 4, "the tests of order need captions that differ"
+    assert len({len(caption.tokens) for caption in alone}) >= 3
+    return alone
+
+
+def assert_same(found: Caption, expected: Caption) -> None:
+    assert (found.text, found.tokens, found.model) == (expected.text, expected.tokens, expected.model)
+    assert found.score == pytest.approx(expected.score, abs=1e-4)
+    assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+    assert found.token_scores == pytest.approx(expected.token_scores, abs=1e-4)
+    np.testing.assert_allclose(found.attention, expected.attention, atol=1e-4)
+
+
+# One picture
+
+
+def test_a_caption_is_whole_and_consistent(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
+    found = (tiny_captioner(picture, beam_size=4, length_penalty=0.5) for picture in pictures)
+    caption = next(caption for caption in found if 0 < len(caption.tokens) < 8)  # one that ended by itself
+    length = len(caption.tokens)
+    assert caption.text == " ".join(caption.tokens)
+    assert set(caption.tokens) <= set(tiny_captioner.info.vocabulary.tokens[4:])
+    assert len(caption.token_scores) == length
+    assert max(caption.token_scores) <= 0
+    assert caption.log_probability <= sum(caption.token_scores)  # the end symbol's is in it too
+    assert caption.score == pytest.approx(caption.log_probability / (length + 1) ** 0.5, rel=1e-5)
+    assert caption.model == tiny_captioner.name == "tiny"
+    assert caption.attention.shape == (length, 2, 4)
+    assert caption.attention.dtype == np.float32
+    np.testing.assert_allclose(caption.attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_any_source_gets_the_same_caption(tiny_captioner: Captioner, photo: Path) -> None:
+    expected = tiny_captioner(photo)
+    with Image.open(photo) as image, photo.open("rb") as file:
+        for source in (str(photo), photo.read_bytes(), io.BytesIO(photo.read_bytes()), file, image):
+            assert_same(tiny_captioner(source), expected)
+
+
+def test_a_call_gives_the_best_candidate(tiny_captioner: Captioner, photo: Path) -> None:
+    candidates = tiny_captioner.candidates(photo, beam_size=4, n_best=4)
+    assert len(candidates) == 4
+    assert len({caption.tokens for caption in candidates}) == 4
+    assert_same(tiny_captioner(photo, beam_size=4), candidates[0])
+    (result,) = tiny_captioner.batch([photo], beam_size=4, n_best=4)
+    for found, expected in zip(result.captions, candidates, strict=True):
+        assert_same(found, expected)
+
+
+def test_more_captions_than_the_beam_holds_widen_it(tiny_captioner: Captioner, photo: Path) -> None:
+    wide = tiny_captioner.candidates(photo, n_best=6)
+    assert [caption.tokens for caption in wide] == [
+        caption.tokens for caption in tiny_captioner.candidates(photo, n_best=6, beam_size=6)
+    ]
+    assert tiny_captioner.options(n_best=6).beam_size == 6
+    assert tiny_captioner.options(n_best=2).beam_size == 3  # the model's own is wide enough
+    assert len(tiny_captioner.candidates(photo, n_best=6)) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 3}, "unknown option beams; there are method, beam_size, n_best"),
+        ({"beam_size": 0}, "beam_size"),
+        ({"beam_size": 2, "n_best": 3}, "n_best is 3 but a beam of 2"),
+        ({"n_best": 101}, "n_best must be"),
+        ({"n_best": "2"}, "n_best must be"),
+        ({"method": "guess"}, "method must be beam or sample"),
+        ({"seed": -1, "method": "sample"}, "seed"),
+    ],
+)
+def test_an_option_without_meaning_is_refused_at_once(
+    tiny_captioner: Captioner, photo: Path, options: dict[str, Any], message: str
+) -> None:
+    for use in (tiny_captioner, tiny_captioner.candidates):
+        with pytest.raises(OptionError, match=message):
+            use(photo, **options)
+    with pytest.raises(OptionError, match=message):  # before the first picture is asked for
+        tiny_captioner.batch(iter([photo]), **options)
+
+
+def test_options_change_what_they_name_and_nothing_else(tiny_captioner: Captioner) -> None:
+    own = tiny_captioner.info.decoding
+    assert tiny_captioner.options() == own == DecodingOptions(max_length=8)
+    assert tiny_captioner.options(length_penalty=0.3, beam_size=5) == own.replace(length_penalty=0.3, beam_size=5)
+
+
+def test_an_option_reaches_the_search(tiny_captioner: Captioner, photo: Path) -> None:
+    assert len(tiny_captioner(photo, max_length=2).tokens) <= 2
+    drawn = [tiny_captioner(photo, method="sample", temperature=5, seed=seed).tokens for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_picture_that_cannot_be_read_is_an_error_of_its_own(tiny_captioner: Captioner, tmp_path: Path) -> None:
+    with pytest.raises(ImageError) as caught:
+        tiny_captioner(tmp_path / "nowhere.jpg")
+    assert caught.value.code == "image_not_found"
+
+
+# Streams
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
+def test_a_batch_says_what_each_picture_gets_by_itself(
+    tiny_captioner: Captioner, pictures: list[Image.Image], captions: list[Caption], batch_size: int
+) -> None:
+    results = list(tiny_captioner.batch(pictures, batch_size=batch_size))
+    for result, picture, expected in zip(results, pictures, captions, strict=True):
+        assert result.image is picture
+        assert result.error is None
+        assert_same(result.captions[0], expected)
+
+
+def test_a_bad_picture_leaves_its_neighbours_alone(
+    tiny_captioner: Captioner, pictures: list[Image.Image], captions: list[Caption], tmp_path: Path
+) -> None:
+    sources: list[ImageSource] = [b"no picture", *pictures[:3], tmp_path / "nowhere.jpg", pictures[3], b""]
+    for batch_size in (1, 3, 10):
+        results = list(tiny_captioner.batch(sources, batch_size=batch_size))
+        codes = [result.error.code if result.error else None for result in results]
+        assert codes == ["not_an_image", None, None, None, "image_not_found", None, "not_an_image"]
+        assert [bool(result.captions) for result in results] == [code is None for code in codes]
+        for index, expected in zip((1, 2, 3, 5), captions, strict=False):
+            assert_same(results[index].captions[0], expected)
+
+
+def test_a_batch_of_bad_pictures_alone_is_no_crash(tiny_captioner: Captioner) -> None:
+    assert [result.captions for result in tiny_captioner.batch([b"a", b"b", b"c"], batch_size=2)] == [(), (), ()]
+    assert list(tiny_captioner.batch([])) == []
+
+
+def test_a_stream_is_read_no_further_ahead_than_a_batch(
+    tiny_captioner: Captioner, pictures: list[Image.Image]
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Image.Image]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield pictures[taken % len(pictures)]
+
+    results = tiny_captioner.batch(endless(), batch_size=3)
+    assert taken == 0
+    seen = []
+    for _ in range(7):
+        next(results)
+        seen.append(taken)
+    assert seen == [3, 3, 3, 6, 6, 6, 9]
+
+
+def test_a_batch_holds_a_picture_at_least(tiny_captioner: Captioner) -> None:
+    with pytest.raises(OptionError, match="batch_size"):
+        tiny_captioner.batch([], batch_size=0)
+
+
+def test_prepared_pixels_are_captioned_without_pictures(
+    tiny_captioner: Captioner, pictures: list[Image.Image], captions: list[Caption]
+) -> None:
+    pixels = [load_pixels(picture, tiny_captioner.info.image) for picture in pictures[:2]]
+    found = tiny_captioner.caption_pixels(pixels, tiny_captioner.options())
+    for (caption,), expected in zip(found, captions, strict=False):
+        assert_same(caption, expected)
+    assert tiny_captioner.caption_pixels([], tiny_captioner.options()) == []
+
+
+# Rows and sentences
+
+
+def a_caption(text: str) -> Caption:
+    return Caption(text, tuple(text.split()), -2.5, -0.123456, (-0.5,), np.zeros((1, 2, 4), np.float32), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("a dog runs", "A dog runs."), ("2 dogs", "2 dogs."), ("äh", "Äh."), ("x", "X."), ("", "")]
+)
+def test_a_sentence_has_a_capital_and_a_stop(text: str, sentence: str) -> None:
+    assert a_caption(text).sentence == sentence
+
+
+def test_rows_have_the_agreed_shape() -> None:
+    first, second = a_caption("a dog"), a_caption("dogs")
+    rows = [{"text": "a dog", "tokens": ["a", "dog"], "score": -0.1235}]
+    assert first.to_row() == rows[0]
+    rows.append({"text": "dogs", "tokens": ["dogs"], "score": -0.1235})
+
+    row = Result("pictures/dog.jpg", "tiny", captions=(first, second)).to_row()
+    assert list(row) == ["image", "model", "captions"]
+    assert row == {"image": "pictures/dog.jpg", "model": "tiny", "captions": rows}
+    assert json.loads(json.dumps(row)) == row
+    assert Result(Path("dog.jpg"), "tiny", captions=(first,)).to_row()["image"] == "dog.jpg"
+    assert Result(b"bytes", "tiny", captions=(first,)).to_row() == {"model": "tiny", "captions": rows[:1]}
+
+    error = ImageError("dog.jpg does not exist; check the path", code="image_not_found")
+    failed = Result("dog.jpg", "tiny", error=error).to_row()
+    assert failed == {"image": "dog.jpg", "error": str(error), "code": "image_not_found"}
+    assert list(Result(b"bytes", "tiny", error=error).to_row()) == ["error", "code"]
+
+
+# Loading
+
+
+def test_a_directory_is_loaded_with_the_engine_asked_for(tiny_model_dir: Path) -> None:
+    model = captioner.load(str(tiny_model_dir), device="cpu", precision="bf16")
+    assert model.engine.name == "torch cpu bf16"
+    assert model.name == "tiny"
+
+
+def test_what_cannot_be_loaded_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        captioner.load(tmp_path)
+    assert caught.value.code == "model_not_found"
+    with pytest.raises(OptionError, match="precision"):
+        captioner.load(tiny_model_dir, precision="int3")
+
+
+def test_the_public_face_is_all_there() -> None:
+    for name in captioner.__all__:
+        assert hasattr(captioner, name)

@@ -33,9 +33,10 @@ MODELS = st.builds(
     grid_rows=SIZES,
     grid_columns=SIZES,
     grid_features=SIZES,
+    value_size=SIZES,
+    attention_size=SIZES,
     embedding_size=SIZES,
     hidden_size=SIZES,
-    attention_size=SIZES,
     gated_context=st.booleans(),
     tied_output=st.booleans(),
     dropout=st.floats(0, 0.99),
@@ -106,9 +107,10 @@ IMPOSSIBLE_MODELS = [
     {name: value}
     for name in (
         "vocabulary_size",
+        "value_size",
+        "attention_size",
         "embedding_size",
         "hidden_size",
-        "attention_size",
         "grid_rows",
         "grid_columns",
         "grid_features",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from captioner import torchvision_compat  # noqa: F401  must precede torchvision
 from captioner.encoder import BACKBONES, GridEncoder, grid_shape
 from captioner.errors import OptionError, WeightsError
 
@@ -219,7 +216,7 @@ def test_a_missing_file_is_named_and_the_choices_are_told(encoder: GridEncoder, 
 
 
 @pytest.fixture
-def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where torch.hub would keep the official file. Nothing answers at the proxy, so every download fails at once."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -228,12 +225,11 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("NO_PROXY", "")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    yield folder / Path(get_model_weights(BACKBONE).DEFAULT.url).name
-    shutil.rmtree(folder)  # megabytes that pytest would keep
+    return folder / Path(get_model_weights(BACKBONE).DEFAULT.url).name
 
 
 def test_without_a_network_the_url_and_the_place_are_told(encoder: GridEncoder, cached: Path) -> None:
-    with pytest.raises(WeightsError, match="download|get") as caught:
+    with pytest.raises(WeightsError) as caught:
         encoder.load_weights("imagenet")
     assert get_model_weights(BACKBONE).DEFAULT.url in str(caught.value)
     assert str(cached) in str(caught.value)

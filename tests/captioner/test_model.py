@@ -22,6 +22,7 @@ def make_model(*, tied: bool = True, gated: bool = True, dropout: float = 0.5) -
         grid_rows=ROWS,
         grid_columns=COLUMNS,
         grid_features=FEATURES,
+        value_size=4,
         embedding_size=7,
         hidden_size=5,
         attention_size=6,
@@ -70,13 +71,15 @@ def test_a_gradient_reaches_every_parameter(tied: bool, gated: bool) -> None:
 
 def test_one_step_by_its_equations() -> None:
     model = make_model()
+    model.reader.norm.running_mean.normal_()  # else it standardises by 0 and 1, and a mistake could hide
+    model.reader.norm.running_var.uniform_(0.5, 2)
     grid = model.read(features(1))
     state = model.start(grid)
     token = torch.tensor([4])
     logits, after, weights = model.step(token, state, grid)
 
     weight = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in model.state_dict().items()}
-    f = grid.features[0].numpy().astype(np.float64)  # (P, D)
+    raw = features(1)[0].numpy().astype(np.float64)  # (P, D)
 
     def sigmoid(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
@@ -84,6 +87,9 @@ def test_one_step_by_its_equations() -> None:
     def linear(name: str, x: np.ndarray) -> np.ndarray:
         return x @ weight[f"{name}.weight"].T + weight.get(f"{name}.bias", 0)
 
+    scale = weight["reader.norm.weight"] / np.sqrt(weight["reader.norm.running_var"] + model.reader.norm.eps)
+    standard = (raw - weight["reader.norm.running_mean"]) * scale + weight["reader.norm.bias"]
+    f = np.maximum(linear("reader.project", standard), 0)  # (P, F)
     hidden, cell = np.split(np.tanh(linear("initial", f.mean(axis=0))), 2)
     scores = linear("attention.score", np.tanh(linear("attention.key", f) + linear("attention.query", hidden)))[:, 0]
     alpha = np.exp(scores - scores.max())

@@ -1,0 +1,257 @@
+"""The command as it is typed: lines on stdout, failures on stderr, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import captioner
+from captioner import Captioner, checkpoint
+from captioner.checkpoint import ModelInfo, write_info
+from captioner.cli import main
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def caption(tiny_model_dir: Path) -> Command:
+    """``captioner caption`` with the tiny model."""
+    return lambda *arguments: main(["caption", *map(str, arguments), "--model", str(tiny_model_dir), "--device", "cpu"])
+
+
+@pytest.fixture
+def letter(tmp_path: Path) -> Path:
+    """A text that claims to be a photo."""
+    path = tmp_path / "letter.jpg"
+    path.write_text("Dear Sir or Madam,\n" * 50)
+    return path
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    path = tmp_path / "other.png"
+    Image.radial_gradient("L").save(path)
+    return path
+
+
+def wrong_usage(*arguments: str) -> int:
+    """Run what the parser itself refuses."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+# captioner caption
+
+
+def test_a_line_a_picture(
+    caption: Command, tiny_captioner: Captioner, photo: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, other, "--precision", "fp32") == 0
+    printed = capsys.readouterr()
+    texts = [tiny_captioner(path).text for path in (photo, other)]
+    assert texts[0] != texts[1]
+    assert printed.out == f"{photo}\t{texts[0]}\n{other}\t{texts[1]}\n"
+    assert printed.err == ""
+
+
+def test_options_reach_the_model(
+    caption: Command, tiny_captioner: Captioner, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, "--precision", "fp32", "--n-best", 5, "--max-length", 4, "--sentence") == 0
+    expected = tiny_captioner.candidates(photo, n_best=5, max_length=4)
+    assert capsys.readouterr().out.splitlines() == [f"{photo}\t{found.sentence}" for found in expected]
+    assert caption(photo, "--precision", "fp32", "--beam-size", 1) == 0
+    greedy = tiny_captioner(photo, beam_size=1).text
+    assert greedy != tiny_captioner(photo, beam_size=5).text
+    assert capsys.readouterr().out == f"{photo}\t{greedy}\n"
+
+
+def test_json_rows_are_those_of_the_library(
+    caption: Command, tiny_captioner: Captioner, photo: Path, letter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(letter, photo, "--precision", "fp32", "--n-best", 2, "--json") == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0]["image"] == str(letter)
+    assert rows[0]["code"] == "not_an_image"
+    assert list(rows[0]) == ["image", "error", "code"]
+    assert list(rows[1]) == ["image", "model", "captions"]
+    assert rows[1]["model"] == "tiny"
+    expected = [found.to_row() for found in tiny_captioner.candidates(photo, n_best=2)]
+    assert [{**row, "score": pytest.approx(row["score"], abs=1e-3)} for row in expected] == rows[1]["captions"]
+
+
+def test_a_picture_that_fails_leaves_its_neighbours_alone(
+    caption: Command, photo: Path, letter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, letter, tmp_path / "nowhere.jpg", photo) == 1
+    printed = capsys.readouterr()
+    assert [line.partition("\t")[0] for line in printed.out.splitlines()] == [str(photo)] * 2
+    failures = printed.err.splitlines()
+    assert len(failures) == 2
+    assert failures[0].startswith(f"captioner: {letter} ")
+    assert failures[1] == f"captioner: {tmp_path / 'nowhere.jpg'} does not exist; check the path"
+
+
+def test_standard_input_is_a_picture_too(
+    caption: Command, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caption(photo)
+    _, _, text = capsys.readouterr().out.partition("\t")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+    assert caption("-", photo, "--json") == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["image"], second["image"]) == ("-", str(photo))
+    assert first["captions"] == second["captions"]
+    assert first["captions"][0]["text"] + "\n" == text
+
+
+def test_attention_is_drawn(
+    caption: Command, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, "--attention", tmp_path / "seen.png") == 0
+    with Image.open(tmp_path / "seen.png") as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 3 * 220  # a contact sheet of several tiles, not the picture
+    assert capsys.readouterr().out.startswith(f"{photo}\t")
+
+
+def test_attention_that_cannot_be_drawn_is_told(
+    caption: Command, photo: Path, letter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, photo, "--attention", tmp_path / "seen.png") == 2
+    assert "--attention draws one picture" in capsys.readouterr().err
+    for place in (tmp_path / "nowhere" / "seen.png", tmp_path / "seen.text", tmp_path):
+        assert caption(photo, "--attention", place) == 1
+        assert f"captioner: cannot write {place}" in capsys.readouterr().err
+    assert caption(letter, "--attention", tmp_path / "seen.png") == 1
+    assert not (tmp_path / "seen.png").exists()
+
+
+def test_a_model_that_is_not_there_is_wrong_usage(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["caption", str(photo), "--model"], ["info"]):
+        assert main([*command, str(tmp_path / "nowhere")]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("captioner: no model ")
+        assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam-size", "0"], "beam_size must be"),
+        (["--beam-size", "2", "--n-best", "3"], "raise beam_size"),
+        (["--n-best", "500"], "n_best must be"),
+        (["--precision", "int3"], "unknown precision"),
+        (["--device", "tpu"], "no device 'tpu'"),
+    ],
+)
+def test_an_impossible_option_is_wrong_usage(
+    caption: Command, photo: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The fixture's own --device comes after these, so it is given once more where it is the one in question.
+    last = options if "--device" in options else []
+    assert caption(photo, *options, *last) == 2 if not last else refused_device(photo, options, caption) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_the_grammar_does_not_know_is_wrong_usage(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["paint"], ["caption"], ["caption", str(photo), "--beam-size", "wide"], ["caption", "--x"]):
+        assert wrong_usage(*arguments) == 2
+        assert "usage: captioner" in capsys.readouterr().err
+    assert wrong_usage("--version") == 0
+    assert capsys.readouterr().out == f"captioner {captioner.__version__}\n"
+
+
+# captioner models, captioner info
+
+
+def test_bundled_models_are_listed_with_their_figures(
+    tiny_info: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out == ""
+    for name in ("words", "phones"):
+        (tmp_path / name).mkdir()
+        write_info(tmp_path / name, tiny_info)
+    assert main(["models"]) == 0
+    line = "\tdev CIDEr 0.125\tA random model for tests.\n"
+    assert capsys.readouterr().out == f"phones{line}words{line}"
+
+
+def test_a_model_is_described(tiny_model_dir: Path, tiny_info: ModelInfo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tiny_model_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = {line[:12].rstrip(): line[13:] for line in lines}
+    assert facts["name"] == "tiny"
+    assert facts["figures"] == "dev CIDEr 0.125"
+    assert facts["pictures"] == "64 x 32 pixels, stretch"
+    assert facts["encoder"] == "mobilenet_v2, grid 2 x 4 x 64"
+    assert facts["vocabulary"] == "14 words"
+    assert "beam_size 3" in facts["decoding"]
+    assert facts["trained on"] == "3 train, 2 dev"
+    assert main(["info", str(tiny_model_dir), "--json"]) == 0
+    assert ModelInfo.from_dict(json.loads(capsys.readouterr().out)) == tiny_info
+
+
+# The real thing
+
+
+def test_the_command_runs_by_itself(photo: Path, letter: Path, tiny_model_dir: Path) -> None:
+    command = [sys.executable, "-m", "captioner.cli", "caption", "-", str(letter), "--model", str(tiny_model_dir)]
+    done = subprocess.run(command, input=photo.read_bytes(), capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"-\t")
+    assert done.stdout.count(b"\n") == 1
+    assert done.stderr.decode().startswith(f"captioner: {letter}")
+    assert done.stderr.count(b"\n") == 1  # and no traceback
+
+
+def test_a_reader_that_has_seen_enough_is_no_crash(photo: Path, tiny_model_dir: Path) -> None:
+    command = [sys.executable, "-m", "captioner.cli", "info", "--json", str(tiny_model_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait() != 0
+
+
+def test_the_service_is_started(tiny_model_dir: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "captioner.cli", "serve", "--port", str(port), "--model", str(tiny_model_dir)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert {"tiny"} == {model["name"] for model in served(process, port)}
+        finally:
+            process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def served(process: subprocess.Popen[bytes], port: int) -> list[dict[str, object]]:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models") as reply:
+                models: list[dict[str, object]] = json.load(reply)["models"]
+                return models
+        except OSError:  # not yet
+            time.sleep(0.1)
+    raise AssertionError("the service did not answer")

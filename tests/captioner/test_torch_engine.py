@@ -1,0 +1,129 @@
+"""The torch engine: the model's own numbers, as arrays, in either precision."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.engines import FloatArray
+from captioner.engines.torch_engine import TorchEngine, has_fast_bfloat16, pick_device
+from captioner.errors import OptionError
+from captioner.model import CaptionModel
+
+IMAGES = 2
+TOKENS = np.array([1, 5, 7, 4])  # two rows an image
+ROWS = np.array([0, 0, 1, 1])
+
+
+def engine_of(model: CaptionModel, precision: str) -> TorchEngine:
+    return TorchEngine(copy.deepcopy(model), device="cpu", precision=precision)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> FloatArray:
+    return np.random.default_rng(0).standard_normal((IMAGES, 3, 32, 64), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def steps(tiny_model: CaptionModel, pixels: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
+    """The model's own log-probabilities and weights, two steps of them, with torch alone."""
+    taken = []
+    with torch.no_grad():
+        grid = tiny_model.encode(torch.from_numpy(pixels))
+        state = tiny_model.start(grid)
+        state = type(state)(*(part[ROWS] for part in state))
+        for tokens in (TOKENS, TOKENS[::-1].copy()):
+            logits, state, weights = tiny_model.step(torch.from_numpy(tokens), state, grid)
+            taken.append((torch.log_softmax(logits, dim=-1).numpy(), weights.numpy()))
+    return taken
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.3)])
+def test_steps_are_the_models(
+    tiny_model: CaptionModel,
+    pixels: FloatArray,
+    steps: list[tuple[FloatArray, FloatArray]],
+    precision: str,
+    tolerance: float,
+) -> None:
+    engine = engine_of(tiny_model, precision)
+    grid = engine.encode(pixels)
+    state = engine.select(engine.start(grid), ROWS)
+    for tokens, (log_probs, weights) in zip((TOKENS, TOKENS[::-1].copy()), steps, strict=True):
+        found_log_probs, state, found_weights = engine.step(tokens, state, grid)
+        for found, expected in ((found_log_probs, log_probs), (found_weights, weights)):
+            assert found.dtype == np.float32
+            assert found.shape == expected.shape
+        np.testing.assert_allclose(found_log_probs, log_probs, atol=tolerance)
+        np.testing.assert_allclose(found_weights, weights, atol=tolerance / 4)
+        # In full precision whatever the network's: beams add up many of these.
+        np.testing.assert_allclose(np.exp(found_log_probs).sum(axis=1), 1, atol=1e-5)
+        assert {part.dtype for part in state} == {engine.dtype}
+
+
+def test_half_precision_is_really_used(tiny_model: CaptionModel, pixels: FloatArray) -> None:
+    engine = engine_of(tiny_model, "bf16")
+    assert {parameter.dtype for parameter in engine.model.parameters()} == {torch.bfloat16}
+    assert {part.dtype for part in engine.encode(pixels)} == {torch.bfloat16}
+
+
+def test_select_takes_rows_of_grids_and_states(tiny_model: CaptionModel, pixels: FloatArray) -> None:
+    engine = engine_of(tiny_model, "fp32")
+    grid = engine.encode(pixels)
+    for value in (grid, engine.start(grid)):
+        rows = np.array([1, 0, 1])
+        chosen = engine.select(value, rows)
+        assert type(chosen) is type(value)
+        for part, whole in zip(chosen, value, strict=True):
+            assert torch.equal(part, whole[[1, 0, 1]])
+            assert not torch.equal(whole[0], whole[1])
+        assert all(part.shape[0] == 0 for part in engine.select(value, rows[:0]))
+
+
+def test_a_selected_image_goes_on_as_if_it_were_alone(tiny_model: CaptionModel, pixels: FloatArray) -> None:
+    engine = engine_of(tiny_model, "fp32")
+    both, alone = engine.encode(pixels), engine.encode(pixels[1:])
+    second = engine.select(both, np.array([1]))
+    tokens = np.array([1, 6])
+    found, expected = (
+        engine.step(tokens, engine.select(engine.start(grid), np.array([0, 0])), grid)[0] for grid in (second, alone)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_model_is_for_captioning_only(tiny_model: CaptionModel, pixels: FloatArray) -> None:
+    model = copy.deepcopy(tiny_model).train()
+    engine = TorchEngine(model, device="cpu", precision="fp32")
+    assert not any(module.training for module in engine.model.modules())
+    assert not any(parameter.requires_grad for parameter in engine.model.parameters())
+    assert not any(part.requires_grad for part in engine.encode(pixels))
+
+
+def test_unknown_precisions_are_refused_and_the_known_ones_named(tiny_model: CaptionModel) -> None:
+    with pytest.raises(OptionError, match="'int3'; choose one of fp32, bf16"):
+        engine_of(tiny_model, "int3")
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "cpu:x", "", "hip", "a device"])
+def test_unknown_devices_are_refused_and_those_here_named(tiny_model: CaptionModel, name: str) -> None:
+    with pytest.raises(OptionError, match=r"no device .* here; choose one of .*cpu"):
+        TorchEngine(tiny_model, device=name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is here")
+def test_a_device_that_is_not_here_is_refused(tiny_model: CaptionModel) -> None:
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(OptionError, match=f"no device '{name}' here"):
+            TorchEngine(tiny_model, device=name)
+
+
+def test_the_defaults_suit_the_machine(tiny_model: CaptionModel) -> None:
+    device = pick_device()
+    assert device.type == ("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
+    assert pick_device("cpu") == torch.device("cpu")
+    engine = TorchEngine(copy.deepcopy(tiny_model))
+    assert engine.name == f"torch {device.type} {'bf16' if has_fast_bfloat16(device) else 'fp32'}"
+    assert not has_fast_bfloat16(torch.device("meta"))

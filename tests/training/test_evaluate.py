@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import captioner
+from captioner.checkpoint import read_info
+from captioner.errors import DataError, OptionError
+from training.datasets import Example
+from training.evaluate import evaluate, main, record
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
+
+
+@pytest.fixture
+def model_dir(learnt_run: Path, tmp_path: Path) -> Path:
+    """A copy of the learnt model, to write into."""
+    return shutil.copytree(learnt_run / "model", tmp_path / "model")
+
+
+def by_pycocoevalcap(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Figures of written predictions, by the package's classes called as its own demonstration calls them."""
+
+    def make(module: str, name: str, *arguments: object) -> Any:
+        return getattr(importlib.import_module(f"pycocoevalcap.{module}"), name)(*arguments)
+
+    tokenizer = make("tokenizer.ptbtokenizer", "PTBTokenizer")
+    gold = tokenizer.tokenize({i: [{"caption": text} for text in row["references"]] for i, row in enumerate(rows)})
+    guess = tokenizer.tokenize({i: [{"caption": row["text"]}] for i, row in enumerate(rows)})
+    bleu = make("bleu.bleu", "Bleu", 4).compute_score(gold, guess, verbose=0)[0]
+    figures = {f"BLEU-{order}": value for order, value in enumerate(bleu, start=1)}
+    meteor = make("meteor.meteor", "Meteor")
+    figures["METEOR"] = meteor.compute_score(gold, guess)[0]
+    meteor.meteor_p.communicate()  # it leaves its pipes open
+    figures["ROUGE-L"] = make("rouge.rouge", "Rouge").compute_score(gold, guess)[0]
+    figures["CIDEr"] = make("cider.cider", "Cider").compute_score(gold, guess)[0]
+    return figures
+
+
+@needs_java
+def test_figures_are_pycocoevalcaps_to_the_last_digit(
+    learnt_run: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ["--model", str(learnt_run / "model"), "--data", str(toy_data), "--json", str(out), "--device", "cpu"]
+    assert main([*arguments, "--max-length", "2"]) == 0  # cut short, so that the figures are not perfect
+    figures = json.loads(out.read_text())
+    expected = by_pycocoevalcap(figures["predictions"])
+    assert figures["scores"] == expected
+    assert 0 < expected["BLEU-1"] < 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("toy on 12 dev images, ")
+    assert "comparable" not in printed[0]
+    assert [line.split() for line in printed[1:8]] == [[name, f"{value:.4f}"] for name, value in expected.items()]
+
+
+def test_predictions_are_the_models_own_with_all_references(
+    learnt_captioner: captioner.Captioner, toy_data: Path, toy_examples: dict[str, list[Example]]
+) -> None:
+    figures = evaluate(learnt_captioner, toy_data, "train", "simple", beam_size=1)
+    for row, example in zip(figures["predictions"], toy_examples["train"], strict=True):
+        assert row["image"] == example.image.name, "a path of the machine says nothing to others"
+        assert row["references"] == list(example.captions)
+        assert row["text"] == learnt_captioner(example.image, beam_size=1).text
+        assert row["tokens"] == row["text"].split()
+    assert figures["scores"]["CIDEr"] > 3
+    assert (figures["split"], figures["images"], figures["model"]) == ("train", 12, "toy")
+    assert figures["decoding"]["beam_size"] == 1
+    assert figures["decoding"]["max_length"] == 8, "the model's own where nothing else is asked"
+    assert figures["engine"] == "torch cpu fp32"
+
+
+def test_an_unknown_decoding_option_raises(learnt_captioner: captioner.Captioner, toy_data: Path) -> None:
+    with pytest.raises(OptionError, match="unknown option beam"):
+        evaluate(learnt_captioner, toy_data, "dev", "simple", beam=3)
+
+
+def test_simple_tokens_are_marked_as_not_comparable(
+    model_dir: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ["--model", str(model_dir), "--data", str(toy_data), "--tokenizer", "simple", "--json", str(out)]
+    assert main([*arguments, "--split", "train", "--beam-size", "3", "--length-penalty", "0"]) == 0
+    assert "(simple tokeniser: not comparable with the standard)" in capsys.readouterr().out.splitlines()[0]
+    figures = json.loads(out.read_text())
+    assert figures["tokenizer"] == "simple"
+    assert "METEOR" not in figures["scores"]
+    assert (figures["decoding"]["beam_size"], figures["decoding"]["length_penalty"]) == (3, 0)
+    assert len(figures["predictions"]) == 12
+
+
+def test_figures_are_recorded_in_the_config_and_only_there(model_dir: Path, toy_data: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
+    info = read_info(model_dir)
+    out = tmp_path / "figures.json"
+    arguments = ["--model", str(model_dir), "--data", str(toy_data), "--tokenizer", "simple", "--json", str(out)]
+    assert main(arguments) == 0
+    assert {path.name: path.read_bytes() for path in model_dir.iterdir()} == before, "recorded without --record"
+
+    assert main([*arguments, "--record"]) == 0
+    after = {path.name: path.read_bytes() for path in model_dir.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"config.json"}
+    assert set(after) == set(before)
+    figures, recorded = json.loads(out.read_text()), read_info(model_dir)
+    assert recorded.figures == {
+        "dev": {name: figures[name] for name in ("scores", "images", "tokenizer", "decoding", "engine")}
+    }
+    assert recorded.to_dict() | {"figures": {}} == info.to_dict() | {"figures": {}}
+    assert captioner.load(model_dir, device="cpu").name == "toy"
+
+
+def test_another_splits_figures_are_kept(model_dir: Path) -> None:
+    figures = {"scores": {"CIDEr": 0.5}, "images": 4, "tokenizer": "ptb", "decoding": {}, "engine": "torch cpu fp32"}
+    record(model_dir, figures | {"split": "dev", "predictions": [1]})
+    record(model_dir, figures | {"split": "test", "predictions": [1]})
+    record(model_dir, figures | {"split": "dev", "images": 5})
+    assert read_info(model_dir).figures == {"dev": figures | {"images": 5}, "test": figures}
+
+
+def test_a_missing_split_raises(learnt_captioner: captioner.Captioner, toy_data: Path) -> None:
+    with pytest.raises(DataError, match="has no test split"):
+        evaluate(learnt_captioner, toy_data, "test", "simple")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"--split": "test"}, 1, "has no test split, or none of its images; it has train, dev"),
+        ({"--data": "nowhere"}, 1, "nowhere does not exist"),
+        ({"--json": "nowhere/figures.json"}, 1, "nowhere/figures.json"),
+        ({"--model": "nowhere"}, 2, "no model 'nowhere'"),
+        ({"--beam-size": "0"}, 2, "beam_size must be"),
+        ({"--device": "abacus"}, 2, "no device 'abacus'"),
+    ],
+)
+def test_command_fails_with_a_sentence(
+    model_dir: Path,
+    toy_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    code: int,
+    message: str,
+) -> None:
+    options = {"--model": str(model_dir), "--data": str(toy_data), "--tokenizer": "simple"} | changes
+    assert main([part for option in options.items() for part in option]) == code
+    error = capsys.readouterr().err
+    assert message in error[error.index("evaluation: ") :]
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "words", "--data", "x", "--split", "all"]])
+def test_command_refuses_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m training.evaluate" in capsys.readouterr().err

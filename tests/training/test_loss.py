@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from captioner.model import CaptionModel, Grid
+from captioner.tokens import Vocabulary
+from training.loss import caption_loss
+
+BOS, EOS, PAD = Vocabulary.bos, Vocabulary.eos, Vocabulary.pad
+TOKENS = torch.tensor(  # two images with two captions each; the first is cut and has no end
+    [[BOS, 5, 6, 7, 8], [BOS, 9, EOS, PAD, PAD], [BOS, 4, 4, EOS, PAD], [BOS, 10, 11, 5, EOS]]
+)
+EMPTY = torch.full((1, 5), PAD)
+
+
+@pytest.fixture
+def grid(tiny_model: CaptionModel) -> Grid:
+    features = torch.randn(2, 6, tiny_model.config.grid_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return tiny_model.read(features)
+
+
+def by_numpy(model: CaptionModel, grid: Grid, tokens: Tensor, smoothing: float, penalty: float) -> float:
+    """The definition, caption by caption and token by token."""
+    with torch.no_grad():
+        logits, weights = (values.double().numpy() for values in model(grid, tokens[:, :-1]))
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    entropies, penalties = [], []
+    for row, targets in enumerate(tokens[:, 1:].tolist()):
+        steps = [step for step, token in enumerate(targets) if token != PAD]
+        for step in steps:
+            wanted = np.full(log_probs.shape[-1], smoothing / log_probs.shape[-1])
+            wanted[targets[step]] += 1 - smoothing
+            entropies.append(-(wanted * log_probs[row, step]).sum())
+        if steps:
+            penalties.append(((1 - weights[row, steps].sum(axis=0)) ** 2).sum())
+    return float(np.mean(entropies) + penalty * np.mean(penalties))
+
+
+@pytest.mark.parametrize(("smoothing", "penalty"), [(0, 0), (0.1, 0), (0, 0.7), (0.2, 1.5)])
+def test_loss_by_its_definition(tiny_model: CaptionModel, grid: Grid, smoothing: float, penalty: float) -> None:
+    loss = caption_loss(tiny_model, grid, TOKENS, label_smoothing=smoothing, attention_penalty=penalty)
+    assert loss.item() == pytest.approx(by_numpy(tiny_model, grid, TOKENS, smoothing, penalty), rel=1e-5)
+
+
+def test_a_place_without_a_caption_counts_nowhere(tiny_model: CaptionModel, grid: Grid) -> None:
+    whole = torch.cat((TOKENS[:3], EMPTY))
+    loss = caption_loss(tiny_model, grid, whole, label_smoothing=0.1, attention_penalty=1)
+    assert loss.item() == pytest.approx(by_numpy(tiny_model, grid, whole, 0.1, 1), rel=1e-5)
+
+
+def test_more_padding_changes_nothing(tiny_model: CaptionModel, grid: Grid) -> None:
+    longer = torch.nn.functional.pad(TOKENS, (0, 3), value=PAD)
+    losses = [
+        caption_loss(tiny_model, grid, tokens, label_smoothing=0.1, attention_penalty=1).item()
+        for tokens in (TOKENS, longer)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
