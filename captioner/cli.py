@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()  # here, where a failure can be told
     except CaptionerError as error:
         print(f"captioner: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError | ModelError) else 1

@@ -48,7 +48,8 @@ class GridReader(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, P, D) → (B, P, F)."""
         standard = self.norm(features.flatten(0, 1)).view_as(features)
-        return self.dropout(torch.relu(self.project(standard)))
+        values: Tensor = self.dropout(torch.relu(self.project(standard)))
+        return values
 
 
 class AdditiveAttention(nn.Module):

@@ -67,7 +67,7 @@ def record(model: str | Path, figures: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Measure a model on a split.")
     parser.add_argument("--model", required=True, help="a bundled model's name or a model directory")
     parser.add_argument("--data", required=True, type=Path, help="dataset: Flickr8k in any layout, or JSONL")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")

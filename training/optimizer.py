@@ -16,7 +16,7 @@ def make_optimizer(model: CaptionModel, stage: Stage, *, weight_decay: float) ->
 
     Freezes or thaws the encoder on the way. Rates start at zero; each group's ``peak`` is what :func:`schedule` scales.
     """
-    model.requires_grad_(True).encoder.requires_grad_(stage.train_encoder)
+    model.encoder.requires_grad_(stage.train_encoder)
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups = []
     for of_encoder, rate in ((False, stage.decoder_rate), (True, stage.encoder_rate)):

@@ -214,7 +214,7 @@ def describe(recipe: Recipe, vocabulary: Vocabulary, dataset: dict[str, list[Exa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m training.train", description="Train a model from a recipe.")
     parser.add_argument("--recipe", required=True, help="a shipped recipe by name, or a TOML file")
     parser.add_argument("--data", required=True, type=Path, help="dataset: Flickr8k in any layout, or JSONL")
     parser.add_argument("--output", required=True, type=Path, help="folder of the run")

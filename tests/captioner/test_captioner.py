@@ -74,6 +74,7 @@ def test_a_call_gives_the_best_candidate(tiny_captioner: Captioner, photo: Path)
     assert len(candidates) == 4
     assert len({caption.tokens for caption in candidates}) == 4
     assert_same(tiny_captioner(photo, beam_size=4), candidates[0])
+    assert_same(tiny_captioner(photo, n_best=4), candidates[0])
     (result,) = tiny_captioner.batch([photo], beam_size=4, n_best=4)
     for found, expected in zip(result.captions, candidates, strict=True):
         assert_same(found, expected)
@@ -161,18 +162,16 @@ def test_a_batch_of_bad_pictures_alone_is_no_crash(tiny_captioner: Captioner) ->
     assert list(tiny_captioner.batch([])) == []
 
 
-def test_a_stream_is_read_no_further_ahead_than_a_batch(
-    tiny_captioner: Captioner, pictures: list[Image.Image]
-) -> None:
+def test_a_stream_is_read_no_further_ahead_than_a_batch(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
     taken = 0
 
-    def endless() -> Iterator[Image.Image]:
+    def many() -> Iterator[Image.Image]:
         nonlocal taken
-        while True:
+        for picture in pictures * 3:
             taken += 1
-            yield pictures[taken % len(pictures)]
+            yield picture
 
-    results = tiny_captioner.batch(endless(), batch_size=3)
+    results = tiny_captioner.batch(many(), batch_size=3)
     assert taken == 0
     seen = []
     for _ in range(7):

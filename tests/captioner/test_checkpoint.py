@@ -207,7 +207,7 @@ def test_a_file_without_weights_is_refused(tiny_info: ModelInfo, tmp_path: Path,
     write_info(tmp_path, tiny_info)
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelError, match="model.safetensors"):
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_model(tmp_path)
 
 

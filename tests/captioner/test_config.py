@@ -132,7 +132,7 @@ IMPOSSIBLE_OPTIONS = [
         "seed": (-1, 0.5, True, "7"),
     }.items()
     for value in values
-]
+] + [{"method": "sample", "n_best": 101}]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,9 @@ import captioner
 from captioner.encoder import GridEncoder
 from captioner.errors import DataError, OptionError, WeightsError
 from captioner.tokens import WordTokenizer
-from training import train as module
 from training.datasets import Example
 from training.recipe import Recipe, Stage
-from training.train import main, train
+from training.train import train
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -106,11 +107,17 @@ def test_only_the_second_stage_changes_the_encoder_and_never_its_statistics(toy_
         assert torch.equal(averaged[name], value) == (name not in parameters), name
 
 
-def test_the_average_is_what_is_evaluated(toy_run: Path) -> None:
+def test_the_average_is_what_is_kept_and_each_stage_averages_afresh(
+    toy_recipe: Recipe, toy_run: Path, toy_data: Path, toy_cache: Path, tmp_path: Path
+) -> None:
     last = torch.load(toy_run / "last.pt", weights_only=True)
-    assert int(last["average"]["n_averaged"]) == 2 * 3, "two epochs of three batches: each stage averages afresh"
+    assert int(last["average"]["n_averaged"]) == 2 * 3, "two epochs of three batches"
+    once = toy_recipe.replace(stages=(toy_recipe.stages[0].replace(epochs=1),))
+    train(once, toy_data, tmp_path / "run", cache=toy_cache)
+    last, best = (torch.load(tmp_path / "run" / name, weights_only=True) for name in ("last.pt", "best.pt"))
     name = "output_hidden.weight"
-    assert not torch.equal(last["average"][f"module.{name}"], last["model"][name])
+    assert torch.equal(best[name], last["average"][f"module.{name}"])
+    assert not torch.equal(best[name], last["model"][name])
 
 
 @pytest.fixture
@@ -127,6 +134,7 @@ def test_a_stage_ends_when_patience_does(still: Recipe, toy_data: Path, toy_cach
     progress = train(still, toy_data, tmp_path / "run", cache=toy_cache)
     assert [(epoch["stage"], epoch["epoch"]) for epoch in progress.history] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     assert (progress.stage, progress.epoch, progress.stale) == (2, 0, 0)
+    assert len({epoch["loss"] for epoch in progress.history}) == 5, "each epoch has an order and dropout of its own"
 
 
 def test_a_run_follows_from_its_seed(
@@ -137,6 +145,37 @@ def test_a_run_follows_from_its_seed(
     losses = [[epoch["loss"] for epoch in history] for history in (read_history(toy_run), same.history, other.history)]
     assert losses[0][:2] == losses[1]
     assert losses[1] != losses[2]
+
+
+@pytest.fixture(scope="module")
+def first_loss(
+    toy_recipe: Recipe, toy_data: Path, toy_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., float]:
+    """Loss of the first epoch with some fields changed, when training begins with the given stage."""
+
+    @cache
+    def run(number: int, **changes: float) -> float:
+        of_stage = {name: value for name, value in changes.items() if name in Stage.__dataclass_fields__}
+        of_recipe = {name: value for name, value in changes.items() if name not in of_stage}
+        stage = toy_recipe.stages[number].replace(**{"epochs": 1, "warmup": 0.0} | of_stage)
+        recipe = toy_recipe.replace(**of_recipe, stages=(stage,))
+        return train(recipe, toy_data, tmp_path_factory.mktemp("run"), cache=toy_cache).history[0]["loss"]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [
+        *((0, {"dropout": 0.5}), (0, {"label_smoothing": 0.0}), (0, {"attention_penalty": 0.0})),
+        *((0, {"max_tokens": 2}), (0, {"min_count": 9}), (0, {"weight_decay": 0.9}), (0, {"gradient_clip": 1e-6})),
+        *((0, {"flip": False}), (0, {"decoder_rate": 0.1}), (0, {"warmup": 0.5})),
+        *((1, {"flip": False}), (1, {"decoder_rate": 0.1}), (1, {"encoder_rate": 0.1}), (1, {"shift": 0})),
+    ],
+    ids=str,
+)
+def test_fields_take_effect(first_loss: Callable[..., float], stage: int, change: dict[str, float]) -> None:
+    assert first_loss(stage, **change) != first_loss(stage)
 
 
 def test_random_encoder_weights_need_no_file(
@@ -162,77 +201,3 @@ def test_missing_weights_and_missing_splits_raise(
         train(toy_recipe.replace(encoder_weights="nowhere.pth"), toy_data, tmp_path / "run", cache=toy_cache)
     with pytest.raises(DataError, match="has no train split"):
         train(toy_recipe, toy_data / "dev.jsonl", tmp_path / "run", cache=toy_cache)
-
-
-@pytest.fixture
-def recipe_file(toy_recipe: Recipe, toy_weights: Path) -> str:
-    """The file that the toy recipe was read from; its weights are imagenet's there."""
-    return str(toy_weights.parent / "toy.toml")
-
-
-def test_command_trains_and_resumes(
-    recipe_file: str,
-    toy_weights: Path,
-    toy_data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder, cache = tmp_path / "run", tmp_path / "cache"
-    command = ["--recipe", recipe_file, "--data", str(toy_data), "--output", str(folder), "--cache", str(cache)]
-    command += ["--set", f"encoder_weights={toy_weights}", "--set", "stages.0.epochs=1", "--set", "stages.1.epochs=1"]
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "predict", interrupt)
-        assert main(command) == 1
-    assert "training: stopped; --resume goes on after the last finished epoch" in capsys.readouterr().err
-    assert main([*command, "--resume"]) == 0
-    out = capsys.readouterr().out
-    assert f"the model is in {folder / 'model'}" in out
-    assert out.splitlines()[-1].startswith("best dev CIDEr ")
-    assert len(read_history(folder)) == 2
-    assert [path.suffix for path in cache.iterdir()] == [".npy"]
-    assert main(command) == 1
-    assert "holds a training run: add --resume" in capsys.readouterr().err
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(
-    ("changes", "code", "message"),
-    [
-        ({"--data": "nowhere"}, 1, "training: nowhere does not exist"),
-        ({"--recipe": "wrods"}, 2, "training: no recipe 'wrods'"),
-        ({"--set": "sede=1"}, 2, "Recipe has no field 'sede'"),
-        ({"--set": "encoder=resnet19"}, 2, "unknown encoder 'resnet19'; choose one of"),
-        ({"--set": "encoder_weights=nowhere.pth"}, 1, "no encoder weights at nowhere.pth"),
-        ({"--output": "{file}/run"}, 1, "Not a directory"),
-    ],
-)
-def test_command_fails_with_a_sentence(
-    recipe_file: str,
-    toy_weights: Path,
-    toy_data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    changes: dict[str, str],
-    code: int,
-    message: str,
-) -> None:
-    options = {"--recipe": recipe_file, "--data": str(toy_data), "--output": str(tmp_path / "run")} | {
-        name: value.format(file=toy_weights) for name, value in changes.items()
-    }
-    assert main([part for option in options.items() for part in option]) == code
-    error = capsys.readouterr().err
-    assert error.startswith("training: ")
-    assert message in error
-    assert "Traceback" not in error
-
-
-@pytest.mark.parametrize("arguments", [[], ["--recipe", "words"], ["--resume=yes"]])
-def test_command_refuses_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    assert "usage: python -m training.train" in capsys.readouterr().err

@@ -100,6 +100,7 @@ def test_pictures_are_moved_in_both_directions_and_by_no_more_than_shift(photo: 
             break
         else:
             pytest.fail("a picture is not a moved copy of the original")
+    assert len(seen) > 15, "of 25 directions"
     assert {down for down, _ in seen} == {right for _, right in seen} == {-2, -1, 0, 1, 2}
 
 
