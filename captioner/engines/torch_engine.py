@@ -20,10 +20,13 @@ Rows = TypeVar("Rows", Grid, State)
 class TorchEngine:
     """Runs a :class:`CaptionModel` in evaluation mode, without gradients.
 
+    The encoder, where the arithmetic is, may run in bf16. The decoder stays in fp32: beams compare sums of
+    log-probabilities that often differ by less than bf16's eight bits can tell.
+
     Args:
-        model: moved to ``device`` and cast to ``precision``; it belongs to the engine from then on.
+        model: moved to ``device``; it belongs to the engine from then on.
         device: a torch device name; by default CUDA, then MPS, then CPU.
-        precision: ``fp32`` or ``bf16``; by default bf16 where the hardware computes in it, else fp32.
+        precision: of the encoder, ``fp32`` or ``bf16``; by default bf16 where the hardware computes in it, else fp32.
 
     Raises:
         OptionError: the device or precision is unknown or not there.
@@ -35,26 +38,27 @@ class TorchEngine:
         if precision not in PRECISIONS:
             raise OptionError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         self.name = f"torch {self.device.type} {precision}"
-        self.dtype = PRECISIONS[precision]
-        self.model = model.eval().requires_grad_(False).to(self.device, self.dtype)
+        self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+        self._encoder_dtype = PRECISIONS[precision]
+        self.model.encoder.to(self._encoder_dtype)
         self.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @torch.inference_mode()
     def encode(self, pixels: FloatArray) -> Grid:
         """See :meth:`captioner.engines.Engine.encode`."""
-        batch = torch.from_numpy(pixels).to(self.device, self.dtype, memory_format=torch.channels_last)
-        return self.model.encode(batch)
+        batch = torch.from_numpy(pixels).to(self.device, self._encoder_dtype, memory_format=torch.channels_last)
+        return self.model.read(self.model.encoder(batch).float())
 
     @torch.inference_mode()
     def start(self, grid: Grid) -> State:
         """See :meth:`captioner.engines.Engine.start`."""
-        return State(*(part.to(self.dtype) for part in self.model.start(grid)))
+        return self.model.start(grid)
 
     @torch.inference_mode()
     def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
         """See :meth:`captioner.engines.Engine.step`."""
         logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
-        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights)
+        return to_numpy(logits.log_softmax(dim=-1)), state, to_numpy(weights)
 
     @torch.inference_mode()
     def select(self, value: Rows, rows: IntArray) -> Rows:
@@ -64,8 +68,8 @@ class TorchEngine:
 
 
 def to_numpy(tensor: Tensor) -> FloatArray:
-    """A float tensor as a float32 array."""
-    return np.asarray(tensor.float().cpu().numpy())
+    """A float32 tensor as an array, without a copy on the CPU."""
+    return np.asarray(tensor.cpu().numpy())
 
 
 def pick_device(name: str | None = None) -> torch.device:
