@@ -34,6 +34,8 @@ class Stage(Config):
         warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
         flip: mirror half of the pictures (or their grids).
         shift: move pictures by up to so many pixels each way; only where the encoder learns.
+        attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
+            attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing.
     """
 
     epochs: int
@@ -45,6 +47,7 @@ class Stage(Config):
     warmup: float = 0.1
     flip: bool = True
     shift: int = 0
+    attention_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         _check_kinds(self)
@@ -54,6 +57,7 @@ class Stage(Config):
         require(self.decoder_rate > 0, "Stage.decoder_rate must be positive")
         require(0 <= self.warmup < 1, "Stage.warmup must lie in [0, 1)")
         require(self.shift >= 0, "Stage.shift must not be negative")
+        require(self.attention_penalty >= 0, "Stage.attention_penalty must not be negative")
         if self.train_encoder:
             require(self.encoder_rate > 0, "Stage.encoder_rate must be positive with train_encoder = true")
         else:
@@ -76,8 +80,6 @@ class Recipe(Config):
         grid_node: see :class:`captioner.config.ModelConfig`, like the other architecture fields.
         encoder_weights: ``imagenet``, a local file, or empty for random ones.
         label_smoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
-        attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
-            attention)^2 (Xu et al. 2015, equation 14).
         weight_decay: AdamW's.
         gradient_clip: largest norm of the gradient.
         average_decay: the model that is evaluated and kept is a moving average with this decay; 0 keeps the last.
@@ -102,7 +104,6 @@ class Recipe(Config):
     tied_output: bool = True
     dropout: float = 0.5
     label_smoothing: float = 0.1
-    attention_penalty: float = 0.0
     weight_decay: float = 0.01
     gradient_clip: float = 5.0
     average_decay: float = 0.995
@@ -118,7 +119,6 @@ class Recipe(Config):
         require(self.min_count >= 1, "min_count must be at least 1")
         require(self.max_tokens >= 1, "max_tokens must be at least 1")
         require(0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)")
-        require(self.attention_penalty >= 0, "attention_penalty must not be negative")
         require(self.weight_decay >= 0, "weight_decay must not be negative")
         require(self.gradient_clip > 0, "gradient_clip must be positive")
         require(0 <= self.average_decay < 1, "average_decay must lie in [0, 1)")

@@ -159,7 +159,7 @@ def run_epoch(
                 grid,
                 batch.tokens,
                 label_smoothing=recipe.label_smoothing,
-                attention_penalty=recipe.attention_penalty,
+                attention_penalty=stage.attention_penalty,
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

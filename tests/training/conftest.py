@@ -37,7 +37,6 @@ embedding_size = 16
 hidden_size = 24
 dropout = 0.1
 label_smoothing = 0.05
-attention_penalty = 0.01
 average_decay = 0.8
 image = {{ height = {SIDE}, width = {SIDE} }}
 decoding = {{ beam_size = 2, max_length = 8 }}
@@ -46,6 +45,7 @@ decoding = {{ beam_size = 2, max_length = 8 }}
 epochs = 2
 images_per_batch = 4
 decoder_rate = 1e-2
+attention_penalty = 0.01
 
 [[stages]]
 epochs = 2
