@@ -178,13 +178,13 @@ class Captioner:
         )
 
 
-def load(model: str | Path = "words", *, device: str | None = None, precision: str | None = None) -> Captioner:
+def load(model: str | Path = "words", *, device: str | None = None, precision: str = "fp32") -> Captioner:
     """Load a trained model.
 
     Args:
         model: a bundled model's name, or a model directory.
         device: ``cpu``, ``cuda``, ``mps``; by default the best one here.
-        precision: ``bf16`` or ``fp32``; by default bf16 where the hardware computes in it.
+        precision: of the encoder: ``fp32``, or ``bf16``, faster where the hardware computes in it, and less exact.
 
     Raises:
         ModelError: there is no such model, or it is broken.

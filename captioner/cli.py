@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only"
     )
     caption.add_argument("--device", help="cpu, cuda or mps [the best one here]")
-    caption.add_argument("--precision", help="bf16 or fp32 [bf16 where the hardware computes in it]")
+    caption.add_argument("--precision", default="fp32", help="of the encoder: fp32, or bf16: faster, less exact [fp32]")
 
     models = commands.add_parser("models", help="list the bundled models with their figures")
     models.set_defaults(run=models_command)

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--no-repeat-ngram", type=int)
     parser.add_argument("--device")
-    parser.add_argument("--precision")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")
     parser.add_argument("--record", action="store_true", help="write the figures into the model's config.json")
     arguments = parser.parse_args(argv)

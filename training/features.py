@@ -20,8 +20,8 @@ from tqdm import tqdm
 from captioner.config import ImageConfig
 from captioner.encoder import GridEncoder
 from captioner.engines import Array
-from captioner.engines.torch_engine import has_fast_bfloat16
 from captioner.images import load_pixels
+from training.autocast import autocast
 
 BATCH = 32
 
@@ -61,7 +61,7 @@ def _write_features(path: Path, encoder: GridEncoder, images: Sequence[Path], co
         for start in range(0, len(images), BATCH):
             pixels = np.stack([load_pixels(image, config) for image in images[start : start + BATCH]])
             batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
+            with autocast(device):
                 grid = encoder(batch)
             if out is None:
                 shape = (len(images), *grid.shape[1:])

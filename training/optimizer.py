@@ -30,7 +30,7 @@ def make_optimizer(model: CaptionModel, stage: Stage, *, weight_decay: float) ->
             ]
             if parameters:
                 groups.append({"params": parameters, "peak": rate, "weight_decay": weight_decay if matrix else 0.0})
-    return AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+    return AdamW(groups, lr=0.0, betas=(0.9, stage.second_moment_decay), fused=True)
 
 
 def schedule(done: float, warmup: float) -> float:

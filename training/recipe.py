@@ -31,6 +31,7 @@ class Stage(Config):
         train_encoder: False learns the decoder alone on cached features; True learns everything from pixels.
         images_per_batch, captions_per_image: a batch has their product of captions.
         decoder_rate, encoder_rate: peak learning rates.
+        second_moment_decay: AdamW's beta 2.
         warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
         flip: mirror half of the pictures (or their grids).
         shift: move pictures by up to so many pixels each way; only where the encoder learns.
@@ -44,6 +45,7 @@ class Stage(Config):
     captions_per_image: int = 1
     decoder_rate: float = 8e-4
     encoder_rate: float = 0.0
+    second_moment_decay: float = 0.999
     warmup: float = 0.1
     flip: bool = True
     shift: int = 0
@@ -55,6 +57,7 @@ class Stage(Config):
         require(self.images_per_batch >= 1, "Stage.images_per_batch must be at least 1")
         require(self.captions_per_image >= 1, "Stage.captions_per_image must be at least 1")
         require(self.decoder_rate > 0, "Stage.decoder_rate must be positive")
+        require(0 <= self.second_moment_decay < 1, "Stage.second_moment_decay must lie in [0, 1)")
         require(0 <= self.warmup < 1, "Stage.warmup must lie in [0, 1)")
         require(self.shift >= 0, "Stage.shift must not be negative")
         require(self.attention_penalty >= 0, "Stage.attention_penalty must not be negative")

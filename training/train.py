@@ -27,10 +27,11 @@ from captioner.captioner import Captioner
 from captioner.checkpoint import ModelInfo
 from captioner.config import ModelConfig
 from captioner.encoder import grid_shape
-from captioner.engines.torch_engine import TorchEngine, has_fast_bfloat16, pick_device
+from captioner.engines.torch_engine import TorchEngine, pick_device
 from captioner.errors import CaptionerError, OptionError
 from captioner.model import CaptionModel
 from captioner.tokens import Vocabulary, make_tokenizer
+from training.autocast import autocast
 from training.batching import encode_captions, make_batches
 from training.cider import CiderScorer
 from training.datasets import Example, read_dataset
@@ -142,7 +143,6 @@ def run_epoch(
         random=random,
     )
     device = next(model.parameters()).device
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
     model.train()
     total = 0.0
     # One batch is read and augmented ahead, in its own thread: the generator is used by that thread alone.
@@ -152,7 +152,7 @@ def run_epoch(
         done = progress.epoch + number / len(batches)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(done / stage.epochs, stage.warmup)
-        with autocast():
+        with autocast(device):
             grid = inputs.grid(model, pictures.to(device, non_blocking=True))
             loss = caption_loss(
                 model,

@@ -115,6 +115,7 @@ def test_the_last_override_counts(small: Path) -> None:
         ("stages.0.epochs=2.5", "Stage.epochs must be a whole number"),
         ("stages.0.images_per_batch=0", "Stage.images_per_batch"),
         ("stages.0.attention_penalty=-1", "Stage.attention_penalty"),
+        ("stages.0.second_moment_decay=1", "Stage.second_moment_decay"),
         ("stages.0.captions_per_image=0", "Stage.captions_per_image"),
         ("stages.0.decoder_rate=0", "Stage.decoder_rate"),
         ("stages.0.warmup=1", "Stage.warmup"),
