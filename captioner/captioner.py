@@ -15,7 +15,7 @@ from captioner.checkpoint import ModelInfo, load_model
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.engines import Engine, FloatArray
-from captioner.errors import CaptionerError, OptionError
+from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
 from captioner.tokens import make_tokenizer
 
@@ -162,6 +162,8 @@ class Captioner:
             return []
         grid = self.engine.encode(np.stack(pixels))
         found = decode(self.engine, grid, len(pixels), options)
+        if not all(found):  # no number compares with NaN, so nothing was ever best
+            raise ModelError(f"model {self.name!r} computes no numbers: its weights are damaged")
         return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
@@ -173,7 +175,7 @@ class Captioner:
             log_probability=hypothesis.log_probability,
             score=hypothesis.score,
             token_scores=hypothesis.token_log_probabilities,
-            attention=hypothesis.weights.reshape(-1, model.grid_rows, model.grid_columns),
+            attention=hypothesis.weights.reshape(len(tokens), model.grid_rows, model.grid_columns),
             model=self.name,
         )
 

@@ -195,8 +195,11 @@ def load_model(name_or_directory: str | Path) -> tuple[CaptionModel, ModelInfo]:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
-    with torch.device("meta"):  # the architecture alone: the file brings the numbers
-        model = CaptionModel(info.model)
+    try:
+        with torch.device("meta"):  # the architecture alone: the file brings the numbers
+            model = CaptionModel(info.model)
+    except OptionError as error:
+        raise ModelError(f"{directory / CONFIG_NAME} names an unknown architecture: {error}") from error
     _check_fit(path, expected=untied(model), found=state)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.load_state_dict(state, strict=False, assign=True)

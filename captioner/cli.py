@@ -6,6 +6,7 @@ Exit codes: 0 all well; 1 some input failed, and stderr says which; 2 wrong usag
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -24,6 +25,9 @@ STDIN = "-"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = make_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path's bytes go out as they came in, whatever the locale
+            stream.reconfigure(errors="surrogateescape")
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()  # here, where a failure can be told

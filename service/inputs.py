@@ -20,6 +20,7 @@ from service.errors import RequestError
 CHUNK = 64 * 1024
 MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
 MAX_FIELD_BYTES = 64 * 1024
+MAX_PARTS = 1000  # far above any sensible request: what is counted exactly are images
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _from_multipart(body: bytes) -> Upload:
     parser = FormDataParser(
         stream_factory=lambda *_, **__: BytesIO(),  # the whole body is in memory already
         max_form_memory_size=MAX_FIELD_BYTES,
+        max_form_parts=MAX_PARTS,
         silent=False,
     )
     try:
@@ -139,7 +141,7 @@ def _from_multipart(body: bytes) -> Upload:
             BytesIO(body), "multipart/form-data", len(body), {"boundary": boundary.decode("ascii")}
         )
     except RequestEntityTooLarge as error:
-        message = "A text field of the form is too long; send images as files, as curl -F image=@photo.jpg does"
+        message = "The form has too many parts or too long a text; send images as files: curl -F image=@photo.jpg"
         raise RequestError(message, code="body_too_large") from error
     except ValueError as error:
         raise RequestError(

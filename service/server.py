@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from captioner.config import require
 from service.app import create_app
 from service.config import ServiceConfig
 from service.models import ModelRegistry, find_models
@@ -52,6 +53,9 @@ def run(
     Raises:
         OptionError, ModelError: the configuration is impossible or names a model that does not exist.
     """
+    require(workers >= 1, f"workers must be 1 or more, not {workers}")
+    require(threads >= 1, f"threads must be 1 or more, not {threads}")
+    require(0 < port < 65536, f"port must be a number from 1 to 65535, not {port}")
     config = ServiceConfig.from_environment()
     if models:
         config = config.replace(models=tuple(models))

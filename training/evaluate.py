@@ -19,7 +19,7 @@ import captioner
 from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from training.datasets import read_dataset
-from training.metrics import score
+from training.metrics import require_scoring, score
 from training.predict import predict
 
 OPTIONS = ("beam_size", "length_penalty", "max_length", "no_repeat_ngram")
@@ -36,6 +36,7 @@ def evaluate(model: captioner.Captioner, data: Path, split: str, tokenizer: str,
         DataError: the split is not there.
         DependencyError: the metrics' package or Java is missing.
     """
+    require_scoring(tokenizer)
     examples = read_dataset(data, required=(split,))[split]
     started = time.monotonic()
     captions = predict(model, examples, **options)
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")
     parser.add_argument("--record", action="store_true", help="write the figures into the model's config.json")
     arguments = parser.parse_args(argv)
+    if arguments.record and arguments.tokenizer != "ptb":
+        parser.error("--record keeps comparable figures only: leave --tokenizer at ptb")
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
         model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)

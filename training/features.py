@@ -21,7 +21,6 @@ from captioner.config import ImageConfig
 from captioner.encoder import GridEncoder
 from captioner.engines import Array
 from captioner.images import load_pixels
-from training.autocast import autocast
 
 BATCH = 32
 
@@ -61,8 +60,7 @@ def _write_features(path: Path, encoder: GridEncoder, images: Sequence[Path], co
         for start in range(0, len(images), BATCH):
             pixels = np.stack([load_pixels(image, config) for image in images[start : start + BATCH]])
             batch = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
-            with autocast(device):
-                grid = encoder(batch)
+            grid = encoder(batch)  # in full precision: bf16 would round what the decoder is to learn from by a tenth
             if out is None:
                 shape = (len(images), *grid.shape[1:])
                 out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
@@ -75,7 +73,7 @@ def _write_features(path: Path, encoder: GridEncoder, images: Sequence[Path], co
 
 def _fingerprint(encoder: GridEncoder, images: Sequence[Path], config: ImageConfig) -> str:
     digest = hashlib.sha256()
-    digest.update(json.dumps([encoder.name, encoder.node, config.to_dict()]).encode())
+    digest.update(json.dumps(["fp32", encoder.name, encoder.node, config.to_dict()]).encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -38,8 +38,7 @@ def score(references: Sequence[Sequence[str]], hypotheses: Sequence[str], tokeni
         OptionError: there is no such tokenizer.
         DependencyError: pycocoevalcap or Java is missing.
     """
-    if tokenizer not in ("ptb", "simple"):
-        raise OptionError(f"unknown tokenizer {tokenizer!r}; choose ptb or simple")
+    require_scoring(tokenizer)
     _check(references, hypotheses)
     bleu, rouge, cider_standard = _coco("bleu.bleu").Bleu(4), _coco("rouge.rouge").Rouge(), _coco("cider.cider").Cider()
 
@@ -67,11 +66,28 @@ def _check(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> No
         raise DataError(f"image number {next(i for i, r in enumerate(references) if not r)} has no reference caption")
 
 
+def require_scoring(tokenizer: str) -> None:
+    """Raise now what :func:`score` would raise for want of a package or program, before long work is done for it.
+
+    Raises:
+        OptionError: there is no such tokenizer.
+        DependencyError: pycocoevalcap or Java is missing.
+    """
+    if tokenizer not in ("ptb", "simple"):
+        raise OptionError(f"unknown tokenizer {tokenizer!r}; choose ptb or simple")
+    _coco("cider.cider")
+    if tokenizer == "ptb" and shutil.which("java") is None:
+        raise DependencyError(
+            "Java 11 or newer must be on PATH for the PTB tokeniser and METEOR; without it, tokenizer='simple' gives "
+            "BLEU, ROUGE-L and CIDEr that are not comparable with published figures"
+        )
+
+
 def _coco(module: str) -> Any:
     try:
         return importlib.import_module(f"pycocoevalcap.{module}")
     except ImportError as error:
-        raise DependencyError('scoring needs pycocoevalcap: pip install "captioner[train]"') from error
+        raise DependencyError("scoring needs pycocoevalcap: run make install-train") from error
 
 
 def _simple(texts: Sequence[Sequence[str]]) -> Sentences:
@@ -81,11 +97,6 @@ def _simple(texts: Sequence[Sequence[str]]) -> Sentences:
 
 def _ptb(texts: Sequence[Sequence[str]]) -> Sentences:
     """Tokenise by Stanford's PTBTokenizer, references and hypotheses in a run each, as the standard does."""
-    if shutil.which("java") is None:
-        raise DependencyError(
-            "Java 11 or newer must be on PATH for the PTB tokeniser and METEOR; without it, tokenizer='simple' gives "
-            "BLEU, ROUGE-L and CIDEr that are not comparable with published figures"
-        )
     captions = {i: [{"caption": _one_line(text)} for text in group] for i, group in enumerate(texts)}
     try:
         with _silent_stderr():

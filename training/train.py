@@ -28,7 +28,7 @@ from captioner.checkpoint import ModelInfo
 from captioner.config import ModelConfig
 from captioner.encoder import grid_shape
 from captioner.engines.torch_engine import TorchEngine, pick_device
-from captioner.errors import CaptionerError, OptionError
+from captioner.errors import CaptionerError, DataError, OptionError
 from captioner.model import CaptionModel
 from captioner.tokens import Vocabulary, make_tokenizer
 from training.autocast import autocast
@@ -70,6 +70,8 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
     encoded = encode_captions(captions, vocabulary, recipe.max_tokens)
     scorer = CiderScorer(reference_tokens(dataset["dev"], tokenizer))
     info = describe(recipe, vocabulary, dataset)
+    if saved and len(saved["model"]["embedding.weight"]) != len(vocabulary):
+        raise DataError(f"{output} was begun with other data: its vocabulary has another size")
 
     torch.manual_seed(recipe.seed)
     model = CaptionModel(info.model)

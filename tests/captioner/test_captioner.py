@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Iterator
@@ -14,8 +15,11 @@ from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodingOptions, ModelError, OptionError, Result
+from captioner.checkpoint import ModelInfo
+from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import ImageError
 from captioner.images import ImageSource, load_pixels
+from captioner.model import CaptionModel
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +247,16 @@ def test_what_cannot_be_loaded_is_refused(tiny_model_dir: Path, tmp_path: Path) 
     assert caught.value.code == "model_not_found"
     with pytest.raises(OptionError, match="precision"):
         captioner.load(tiny_model_dir, precision="int3")
+
+
+def test_damaged_weights_are_told_and_not_passed_over(
+    tiny_model: CaptionModel, tiny_info: ModelInfo, photo: Path
+) -> None:
+    damaged = copy.deepcopy(tiny_model)
+    damaged.output.bias.data.fill_(float("nan"))
+    model = Captioner(TorchEngine(damaged, device="cpu"), tiny_info)
+    with pytest.raises(ModelError, match="its weights are damaged"):
+        model(photo)
 
 
 def test_the_public_face_is_all_there() -> None:

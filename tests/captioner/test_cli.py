@@ -231,6 +231,29 @@ def test_a_reader_that_has_seen_enough_is_no_crash(tiny_model_dir: Path) -> None
         assert process.wait() != 0
 
 
+@pytest.mark.parametrize("wrong", [["--workers", "0"], ["--threads", "0"], ["--port", "0"], ["--port", "65536"]])
+def test_a_service_that_cannot_be_is_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *wrong]) == 2
+    assert wrong[0].strip("-") in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_leaves_its_neighbours_alone(tiny_model_dir: Path, photo: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "captioner.cli",
+        "caption",
+        "--model",
+        str(tiny_model_dir),
+        b"caf\xe9.jpg",
+        str(photo),
+    ]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"caf\xe9.jpg does not exist" in done.stderr
+    assert done.stdout.startswith(str(photo).encode())
+
+
 def test_the_service_is_started(tiny_model_dir: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -169,7 +169,14 @@ def test_command_fails_with_a_sentence(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [[], ["--model", "words", "--data", "x", "--split", "all"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--model", "words", "--data", "x", "--split", "all"],
+        ["--model", "words", "--data", "x", "--tokenizer", "simple", "--record"],
+    ],
+)
 def test_command_refuses_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

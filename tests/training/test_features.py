@@ -12,7 +12,7 @@ import torch
 from captioner.config import ImageConfig
 from captioner.encoder import GridEncoder
 from captioner.images import load_pixels
-from training import autocast, features
+from training import features
 from training.features import cached_features, default_cache
 
 CONFIG = ImageConfig(height=32, width=32)
@@ -48,7 +48,6 @@ def test_features_are_those_of_the_encoder_in_order(
     encoder: GridEncoder, pictures: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "BATCH", 5)  # three batches, the last of them smaller
-    monkeypatch.setattr(autocast, "has_fast_bfloat16", lambda _: False)
     found = cached_features(encoder, pictures, CONFIG, cache)
     pixels = torch.from_numpy(np.stack([load_pixels(picture, CONFIG) for picture in pictures]))
     with torch.no_grad():
