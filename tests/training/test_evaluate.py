@@ -97,12 +97,13 @@ def test_simple_tokens_are_marked_as_not_comparable(
     assert len(figures["predictions"]) == 12
 
 
+@needs_java
 def test_figures_are_recorded_in_the_config_and_only_there(model_dir: Path, toy_data: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
     info = read_info(model_dir)
     out = tmp_path / "figures.json"
-    arguments = ["--model", str(model_dir), "--data", str(toy_data), "--tokenizer", "simple", "--json", str(out)]
-    assert main(arguments) == 0
+    arguments = ["--model", str(model_dir), "--data", str(toy_data), "--json", str(out)]
+    assert main([*arguments, "--tokenizer", "simple"]) == 0
     assert {path.name: path.read_bytes() for path in model_dir.iterdir()} == before, "recorded without --record"
 
     assert main([*arguments, "--record"]) == 0
