@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Caption:
     log_probability: float
     score: float
     token_scores: tuple[float, ...]
-    attention: FloatArray
+    attention: FloatArray = field(repr=False)
     model: str
 
     @property
@@ -124,6 +124,7 @@ class Captioner:
             OptionError: at once, when an option is unknown or impossible.
         """
         require(batch_size >= 1, "batch_size must be at least 1")
+        require(not isinstance(images, str | bytes), "images must be a list or stream of pictures, not one")
         return self._stream(iter(images), batch_size, self.options(**options))
 
     def _stream(self, images: Iterator[ImageSource], batch_size: int, options: DecodingOptions) -> Iterator[Result]:

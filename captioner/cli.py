@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again as it ends
         return 1
+    except OSError as error:
+        print(f"captioner: cannot write the output: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return code
 
 
@@ -114,7 +118,8 @@ def _draw(path: Path, source: ImageSource, result: Result) -> None:
     try:
         draw_attention(open_image(source), result.captions[0]).save(path)
     except (OSError, ValueError) as error:  # ValueError: a file name whose ending is no picture format
-        raise CaptionerError(f"cannot write {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "its name must end in .png or .jpg"
+        raise CaptionerError(f"cannot write {path}: {reason}") from error
 
 
 def models_command(_arguments: argparse.Namespace) -> int:

@@ -61,6 +61,8 @@ def open_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
         with _plain_errors("the image"):
             return _to_rgb(_decode(source, "the image", max_pixels))
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ImageError("the path of the image is empty; give an image file", code="image_not_found")
         path = Path(source)
         with _open_file(path) as file:
             return _read(file, str(path), max_pixels)
@@ -161,7 +163,7 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
     if recognised:
         raise ImageError(f"{name} starts like a {recognised} image but is damaged or incomplete; use another file")
     raise ImageError(
-        f"{name} is not an image of a known format; use JPEG, PNG, WebP or another common one", code="not_an_image"
+        f"{name} has no known image format; use JPEG, PNG, WebP or another common one", code="not_an_image"
     )
 
 

@@ -184,6 +184,11 @@ def test_a_stream_is_read_no_further_ahead_than_a_batch(tiny_captioner: Captione
     assert seen == [3, 3, 3, 6, 6, 6, 9]
 
 
+def test_a_single_path_is_no_stream_of_pictures(tiny_captioner: Captioner) -> None:
+    with pytest.raises(OptionError, match="images must be a list or stream"):
+        tiny_captioner.batch("photo.jpg")
+
+
 def test_a_batch_holds_a_picture_at_least(tiny_captioner: Captioner) -> None:
     with pytest.raises(OptionError, match="batch_size"):
         tiny_captioner.batch([], batch_size=0)

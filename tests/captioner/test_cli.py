@@ -231,6 +231,16 @@ def test_a_reader_that_has_seen_enough_is_no_crash(tiny_model_dir: Path) -> None
         assert process.wait() != 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_in_a_sentence(photo: Path, tiny_model_dir: Path) -> None:
+    command = [sys.executable, "-m", "captioner.cli", "caption", "--model", str(tiny_model_dir), str(photo)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("captioner: cannot write the output: ")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("wrong", [["--workers", "0"], ["--threads", "0"], ["--port", "0"], ["--port", "65536"]])
 def test_a_service_that_cannot_be_is_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *wrong]) == 2
