@@ -55,6 +55,7 @@ class ServedModel:
             self.failure = ModelError(f"{type(error).__name__}: {error}")
         else:
             self._loaded = loaded
+            log.info("Model %r is ready", self.info.name)
 
     def ready(self) -> Captioner:
         """The loaded model.

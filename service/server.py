@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +13,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from captioner.config import require
+from captioner.errors import OptionError
 from service.app import create_app
 from service.config import ServiceConfig
 from service.models import ModelRegistry, find_models
@@ -30,6 +34,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Build the application, and load its models, in a worker: gunicorn calls this after the fork."""
+        log, gunicorn = logging.getLogger("service"), logging.getLogger("gunicorn.error")
+        log.handlers, log.propagate = gunicorn.handlers, False  # one log, one format
+        log.setLevel(gunicorn.level)
         return create_app(self._config)
 
 
@@ -51,7 +58,7 @@ def run(
         models: what to serve instead of ``CAPTIONER_MODELS``, the default first.
 
     Raises:
-        OptionError, ModelError: the configuration is impossible or names a model that does not exist.
+        OptionError, ModelError: the configuration is impossible, the address cannot be had or a model does not exist.
     """
     require(workers >= 1, f"workers must be 1 or more, not {workers}")
     require(threads >= 1, f"threads must be 1 or more, not {threads}")
@@ -62,6 +69,7 @@ def run(
     if not config.torch_threads:
         config = config.replace(torch_threads=max(1, _cores() // workers))
     ModelRegistry(find_models(config.models).values())  # a mistake here should stop the start, not every worker
+    _check_address(host, port)
     Server(
         config,
         {
@@ -75,6 +83,19 @@ def run(
             "control_socket_disable": True,
         },
     ).run()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on: gunicorn would try for seconds and end with a code of its own."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+            probe.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OptionError(f"port {port} is taken by another program; choose one with --port") from error
+        raise OptionError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
 
 
 def _cores() -> int:

@@ -52,7 +52,12 @@ def evaluate(model: captioner.Captioner, data: Path, split: str, tokenizer: str,
         "seconds": round(seconds, 1),
         "scores": score(references, [caption.text for caption in captions], tokenizer),
         "predictions": [
-            {"image": example.image.name, **caption.to_row(), "references": list(example.captions)}
+            {
+                "image": example.image.name,
+                "model": model.name,
+                "captions": [caption.to_row()],
+                "references": list(example.captions),
+            }
             for example, caption in zip(examples, captions, strict=True)
         ],
     }

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from captioner.config import ImageConfig
 from captioner.engines import Array
-from captioner.images import load_pixels
+from captioner.images import open_image
 from captioner.model import CaptionModel, Grid
+from training.augmentation import augment
 from training.recipe import Stage
 
 Item = TypeVar("Item")
@@ -65,7 +66,7 @@ class Pictures:
     Args:
         paths: of the training images.
         config: how pictures are prepared.
-        stage: its ``flip`` and ``shift`` augment them.
+        stage: its ``flip``, ``crop`` and ``colour`` augment them.
     """
 
     def __init__(self, paths: Sequence[Path], config: ImageConfig, stage: Stage) -> None:
@@ -73,21 +74,12 @@ class Pictures:
 
     def load(self, images: Array, random: np.random.Generator) -> Tensor:
         """(B, 3, H, W) normalised pixels; see :meth:`Inputs.load`."""
-        pixels = [self._augment(load_pixels(self._paths[image], self._config), random) for image in images]
+        pixels = [augment(open_image(self._paths[image]), self._config, self._stage, random) for image in images]
         return torch.from_numpy(np.stack(pixels)).to(memory_format=torch.channels_last)
 
     def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:
         """See :meth:`Inputs.grid`."""
         return model.encode(loaded)
-
-    def _augment(self, pixels: Array, random: np.random.Generator) -> Array:
-        if self._stage.flip and random.random() < 0.5:
-            pixels = pixels[:, :, ::-1]
-        if shift := self._stage.shift:
-            down, right = random.integers(0, 2 * shift + 1, size=2)
-            padded = np.pad(pixels, ((0, 0), (shift, shift), (shift, shift)), mode="edge")
-            pixels = padded[:, down : down + pixels.shape[1], right : right + pixels.shape[2]]
-        return pixels
 
 
 def prefetch(prepare: Callable[[Item], Prepared], items: Iterable[Item]) -> Iterator[Prepared]:

@@ -34,7 +34,8 @@ class Stage(Config):
         second_moment_decay: AdamW's beta 2.
         warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
         flip: mirror half of the pictures (or their grids).
-        shift: move pictures by up to so many pixels each way; only where the encoder learns.
+        crop: show a random part of each picture, with at least this share of its area; only where the encoder learns.
+        colour: vary brightness, contrast and saturation by up to this share; only where the encoder learns.
         attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
             attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing.
     """
@@ -48,7 +49,8 @@ class Stage(Config):
     second_moment_decay: float = 0.999
     warmup: float = 0.1
     flip: bool = True
-    shift: int = 0
+    crop: float = 1.0
+    colour: float = 0.0
     attention_penalty: float = 0.0
 
     def __post_init__(self) -> None:
@@ -59,13 +61,15 @@ class Stage(Config):
         require(self.decoder_rate > 0, "Stage.decoder_rate must be positive")
         require(0 <= self.second_moment_decay < 1, "Stage.second_moment_decay must lie in [0, 1)")
         require(0 <= self.warmup < 1, "Stage.warmup must lie in [0, 1)")
-        require(self.shift >= 0, "Stage.shift must not be negative")
+        require(0 < self.crop <= 1, "Stage.crop must lie in (0, 1]")
+        require(0 <= self.colour < 1, "Stage.colour must lie in [0, 1)")
         require(self.attention_penalty >= 0, "Stage.attention_penalty must not be negative")
         if self.train_encoder:
             require(self.encoder_rate > 0, "Stage.encoder_rate must be positive with train_encoder = true")
         else:
             require(self.encoder_rate == 0, "Stage.encoder_rate has a meaning only with train_encoder = true")
-            require(self.shift == 0, "Stage.shift has a meaning only with train_encoder = true")
+            require(self.crop == 1, "Stage.crop has a meaning only with train_encoder = true")
+            require(self.colour == 0, "Stage.colour has a meaning only with train_encoder = true")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
     return routes
 
 
-def _load(image: bytes | str, config: ImageConfig, max_pixels: int) -> FloatArray | CaptionerError:
+def _load(image: object, config: ImageConfig, max_pixels: int) -> FloatArray | CaptionerError:
     """The network's input for one image, or what is wrong with it."""
     try:
         return load_pixels(image_bytes(image), config, max_pixels=max_pixels)

@@ -42,8 +42,10 @@ def test_encoders_work_with_a_torchvision_of_another_build() -> None:
 
 def test_real_operators_are_left_alone() -> None:
     # A stand-in for a library that loads: it declares its operators itself, and a second declaration would fail.
+    # torchvision itself is left unexecuted, for it would miss the other operators.
     program = """
-import torch
+import importlib.util, sys, torch
+sys.modules["torchvision"] = importlib.util.module_from_spec(importlib.util.find_spec("torchvision"))
 kept = torch.library.Library("torchvision", "DEF")
 def load(path):
     if path.rpartition("/")[2].startswith("_C."):
@@ -54,3 +56,29 @@ from captioner import torchvision_compat
 print(hasattr(torchvision_compat, "_DECLARED"))
 """
     assert run(program) == "False\n"
+
+
+def test_the_compiler_is_imported_when_it_is_needed_and_not_before() -> None:
+    program = """
+import sys
+from captioner.encoder import GridEncoder
+GridEncoder("mobilenet_v2")
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+from torchvision.ops import roi_align
+print(roi_align.__globals__["is_compile_supported"]("cpu") in (True, False))
+import torch._dynamo
+print(torch._dynamo.__file__ is not None, torch._dynamo.utils is sys.modules["torch._dynamo.utils"])
+"""
+    assert run(program) == "True\nTrue True\n"
+
+
+def test_the_compiler_is_there_for_whoever_wants_more_of_it_meanwhile() -> None:
+    program = """
+from captioner import torchvision_compat
+import sys
+sys.modules["torch._dynamo"] = torchvision_compat._Deferred("torch._dynamo")
+from torch._dynamo.utils import counters
+from torch._dynamo import optimize
+print(type(counters).__name__, optimize.__module__, type(sys.modules["torch._dynamo"]).__name__)
+"""
+    assert run(program) == "defaultdict torch._dynamo.eval_frame module\n"

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from captioner.errors import OptionError
+from service.server import run
+
 START = "import sys; from service.server import run; run(port=int(sys.argv[1]), threads=2, models=[sys.argv[2]])"
 
 
@@ -71,10 +74,22 @@ def finish(connection: socket.socket) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
+def test_an_address_that_cannot_be_had_is_told_in_a_sentence(tiny_model_dir: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"port {port} is taken by another program; choose one with --port"):
+            run(port=port, models=[str(tiny_model_dir)])
+    with pytest.raises(OptionError, match=r"cannot listen on 192\.0\.2\.1 port 8000: "):  # an address of documentation
+        run(host="192.0.2.1", models=[str(tiny_model_dir)])
+
+
 def test_it_captions_keeps_its_limits_and_stops_when_told(
-    server: tuple[subprocess.Popen[bytes], int], jpeg: bytes
+    server: tuple[subprocess.Popen[bytes], int], jpeg: bytes, tmp_path: Path
 ) -> None:
     process, port = server
+    assert "Model 'tiny' is ready" in (tmp_path / "log").read_text()
     status, reply = ask(port, "POST", "/v1/caption", jpeg)
     assert status == 200
     assert b'"captions"' in reply

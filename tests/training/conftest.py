@@ -54,7 +54,8 @@ images_per_batch = 4
 captions_per_image = 2
 decoder_rate = 2e-3
 encoder_rate = 1e-4
-shift = 1
+crop = 0.8
+colour = 0.1
 """
 
 

@@ -171,7 +171,8 @@ def first_loss(
         *((0, {"max_tokens": 2}), (0, {"min_count": 9}), (0, {"weight_decay": 0.9}), (0, {"gradient_clip": 1e-6})),
         *((0, {"flip": False}), (0, {"decoder_rate": 0.1}), (0, {"warmup": 0.5})),
         (0, {"second_moment_decay": 0.5}),
-        *((1, {"flip": False}), (1, {"decoder_rate": 0.1}), (1, {"encoder_rate": 0.1}), (1, {"shift": 0})),
+        *((1, {"flip": False}), (1, {"decoder_rate": 0.1}), (1, {"encoder_rate": 0.1})),
+        *((1, {"crop": 1.0}), (1, {"colour": 0.0})),
     ],
     ids=str,
 )
