@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-train serve test lint format bench clean
+.PHONY: help install install-speech install-train serve test lint format bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,8 @@ help:  ## show this list
 install: $(VENV)/installed  ## create .venv with what captioning and serving need
 
 install-train: $(VENV)/installed-train  ## add what training and measuring need
+
+install-speech: $(VENV)/installed-speech  ## add what speaking needs
 
 serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
 	$(BIN)/captioner serve --host $(HOST) --port $(PORT)
@@ -47,10 +49,14 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PIP) --no-deps --editable .
 	touch $@
 
+$(VENV)/installed-speech: $(VENV)/installed requirements-speech.txt
+	$(PIP) -r requirements-speech.txt
+	touch $@
+
 $(VENV)/installed-train: $(VENV)/installed requirements-train.txt
 	$(PIP) -r requirements-train.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed-train requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed-train requirements-speech.txt requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@

@@ -67,6 +67,22 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--device", help="cpu, cuda or mps [the best one here]")
     caption.add_argument("--precision", default="fp32", help="of the encoder: fp32, or bf16: faster, less exact [fp32]")
 
+    speak = commands.add_parser(
+        "speak", help="say aloud what a picture shows", description="Writes a WAV file, and prints what it says."
+    )
+    speak.set_defaults(run=speak_command)
+    said = speak.add_mutually_exclusive_group(required=True)
+    said.add_argument("image", nargs="?", metavar="IMAGE", help="a picture's path; - reads a picture from stdin")
+    said.add_argument("--text", help="speak this text instead")
+    said.add_argument("--phones", help="speak these ARPAbet phones instead: 'DH AH0 | D AO1 G'")
+    speak.add_argument("--output", required=True, type=Path, metavar="OUT.wav", help="16-bit mono; - writes to stdout")
+    speak.add_argument(
+        "--from", dest="model", default="words", metavar="MODEL", help="model that captions the picture [words]"
+    )
+    speak.add_argument("--voice", default="en-us", help="a voice of espeak-ng, such as en-gb or en-us+f3 [en-us]")
+    speak.add_argument("--rate", type=int, default=160, help="words a minute [160]")
+    speak.add_argument("--pitch", type=int, default=50, help="0 to 99 [50]")
+
     models = commands.add_parser("models", help="list the bundled models with their figures")
     models.set_defaults(run=models_command)
 
@@ -120,6 +136,32 @@ def _draw(path: Path, source: ImageSource, result: Result) -> None:
     except (OSError, ValueError) as error:  # ValueError: a file name whose ending is no picture format
         reason = error.strerror if isinstance(error, OSError) else "its name must end in .png or .jpg"
         raise CaptionerError(f"cannot write {path}: {reason}") from error
+
+
+def speak_command(arguments: argparse.Namespace) -> int:
+    """``captioner speak``: a picture, a text or phones, as a WAV file."""
+    from captioner.phones import parse_phones
+    from captioner.speech import EspeakSpeaker, Voice, speak_caption
+
+    voice = Voice(arguments.voice, arguments.rate, arguments.pitch)
+    with EspeakSpeaker() as speaker:
+        if arguments.text is not None:
+            said, sound = arguments.text, speaker.text(arguments.text, voice)
+        elif arguments.phones is not None:
+            said, sound = arguments.phones, speaker.phones(parse_phones(arguments.phones), voice)
+        else:
+            model = captioner.load(arguments.model)
+            caption = model(sys.stdin.buffer.read() if arguments.image == STDIN else arguments.image)
+            said, sound = caption.text, speak_caption(speaker, caption, model.info.tokenizer, voice)
+    if str(arguments.output) == STDIN:
+        sys.stdout.buffer.write(sound.wav())
+        return 0
+    try:
+        arguments.output.write_bytes(sound.wav())
+    except OSError as error:
+        raise CaptionerError(f"cannot write {arguments.output}: {error.strerror or error}") from error
+    print(said)
+    return 0
 
 
 def models_command(_arguments: argparse.Namespace) -> int:

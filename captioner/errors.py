@@ -53,6 +53,12 @@ class DataError(CaptionerError):
     default_code = "bad_data"
 
 
+class SpeechError(CaptionerError):
+    """Speaking failed though the request was in order."""
+
+    default_code = "speech_failed"
+
+
 class DependencyError(CaptionerError):
     """An optional package or program is missing; the message names the extra that brings it."""
 

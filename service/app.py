@@ -13,7 +13,7 @@ from captioner import Captioner
 from service import errors
 from service.config import ServiceConfig
 from service.models import ModelRegistry, ServedModel, find_models, load_in_background
-from service.routes import caption, health, home, models
+from service.routes import caption, health, home, models, speech
 
 REQUEST_ID_HEADER = "X-Request-ID"
 # Printable and short: it goes into logs and headers as it came.
@@ -57,6 +57,7 @@ def create_app(config: ServiceConfig | None = None, captioners: Iterable[Caption
     app.register_blueprint(health.blueprint(registry))
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(caption.blueprint(registry, config))
+    app.register_blueprint(speech.blueprint(registry, config))
     return app
 
 

@@ -39,6 +39,7 @@ STATUS = {
     "too_many_images": 413,
     "not_an_image": 415,
     "image_broken": 422,
+    "missing_dependency": 501,
     "starting": 503,
     "model_unavailable": 503,
 }

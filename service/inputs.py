@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import NoReturn
@@ -37,11 +37,16 @@ class Upload:
     fields: Mapping[str, object]
 
 
-def read_upload(request: Request, config: ServiceConfig) -> Upload:
+def read_upload(request: Request, config: ServiceConfig, *, instead: Sequence[str] = ()) -> Upload:
     """Read a body: a JSON object, a multipart form, or else the bytes of one image.
 
     The kinds are told apart by their first bytes: ``curl --data-binary`` calls a photo a form,
     and several clients send no Content-Type at all.
+
+    Args:
+        request: whose body to read.
+        config: the limits.
+        instead: fields that a JSON object may have in place of images.
 
     Raises:
         RequestError: the body is empty, malformed or over a limit.
@@ -53,7 +58,7 @@ def read_upload(request: Request, config: ServiceConfig) -> Upload:
         )
     start = body[:CHUNK].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"{"):
-        upload = _from_json(body)
+        upload = _from_json(body, instead)
     elif start.startswith(b"--"):
         upload = _from_multipart(body.lstrip())
     else:
@@ -110,15 +115,18 @@ def image_bytes(image: object) -> bytes:
         raise RequestError("The image is not valid base64", code="bad_base64") from error
 
 
-def _from_json(body: bytes) -> Upload:
+def _from_json(body: bytes, instead: Sequence[str]) -> Upload:
     try:
         fields = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise RequestError("The JSON is nested too deeply", code="bad_json") from error
     except ValueError as error:
         raise RequestError(f"The body starts like JSON but is not: {error}", code="bad_json") from error
-    if ("image" in fields) == ("images" in fields):
-        raise RequestError('The JSON needs either "image": "<base64>" or "images": ["<base64>", ...]')
+    if sum(name in fields for name in ("image", "images", *instead)) != 1:
+        others = "".join(f' or "{name}"' for name in instead)
+        raise RequestError(f'The JSON needs either "image": "<base64>" or "images": ["<base64>", ...]{others}')
+    if "image" not in fields and "images" not in fields:
+        return Upload((), fields)
     images = fields.pop("images") if "images" in fields else [fields.pop("image")]
     if not isinstance(images, list) or not images:
         raise RequestError('"images" must be a list of one or more base64 texts')

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from captioner.errors import OptionError
+from captioner.speech import DEFAULT_VOICE, Voice
 from service.config import ServiceConfig
 
 
@@ -45,6 +46,20 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
         if decoding.get(name, 0) > most:
             raise OptionError(f"{name} may be at most {most} here")
     return CaptionOptions(model, _flag("attention", fields.get("attention", False)), decoding)
+
+
+def parse_voice(fields: Mapping[str, object]) -> tuple[Voice, dict[str, object]]:
+    """The voice that fields ask for, and the other fields.
+
+    Raises:
+        OptionError: a field is of the wrong type or out of its range.
+    """
+    name = fields.get("voice", DEFAULT_VOICE.name)
+    if not isinstance(name, str):
+        raise _wrong("voice", "a name", name)
+    rate, pitch = (_whole(each, fields.get(each, getattr(DEFAULT_VOICE, each))) for each in ("rate", "pitch"))
+    others = {field: value for field, value in fields.items() if field not in ("voice", "rate", "pitch")}
+    return Voice(name, rate, pitch), others
 
 
 def _whole(name: str, value: object) -> int:

@@ -25,6 +25,9 @@ FLOORS = [
     "captioner.checkpoint",
     "captioner.captioner",
     "captioner.attention",
+    "captioner.phones",
+    "captioner.espeak",
+    "captioner.speech",
     "captioner",
     "captioner.cli",
 ]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
@@ -96,6 +97,13 @@ def test_console_sessions(block: str, folder: Path) -> None:
     if "--attention" in block:
         with Image.open(folder / "looked.png") as sheet:
             assert sheet.width > 200
+    for name in re.findall(r"--output (\w+\.wav)", block):
+        assert_wav(folder / name)
+
+
+def assert_wav(path: Path) -> None:
+    with wave.open(str(path)) as file:
+        assert file.getnframes() > 0.3 * file.getframerate()
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -116,6 +124,9 @@ def test_curl_commands(command: str, folder: Path, server: str) -> None:
     arguments = shlex.split(command.replace("localhost:8000", server))
     done = subprocess.run([*arguments, "-sS"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    if "--output" in arguments:
+        assert_wav(folder / arguments[-1])
+        return
     reply = json.loads(done.stdout)
     assert "error" not in reply
     if "/v1/caption" in command:
@@ -152,6 +163,7 @@ def test_links_lead_somewhere(target: str) -> None:
 def test_settings_named_here_are_read() -> None:
     from service.config import PREFIX, ServiceConfig
 
-    assert set(re.findall(rf"{PREFIX}\w+", README)) == {
-        PREFIX + name.upper() for name in ServiceConfig.__dataclass_fields__
-    }
+    defaults = {PREFIX + name.upper(): field.default for name, field in ServiceConfig.__dataclass_fields__.items()}
+    assert set(re.findall(rf"{PREFIX}\w+", README)) == set(defaults)
+    for name, default in re.findall(rf"^\| `({PREFIX}\w+)` .* (\d+) \|$", README, flags=re.MULTILINE):
+        assert defaults[name] == int(default), name

@@ -17,7 +17,13 @@ def blueprint() -> Blueprint:
             "service": "captioner",
             "description": "Send a picture, get a caption.",
             "example": f"curl --data-binary @photo.jpg {request.host_url}v1/caption",
-            "routes": ["POST /v1/caption", "GET /v1/models", "GET /health/live", "GET /health/ready"],
+            "routes": [
+                "POST /v1/caption",
+                "POST /v1/speech",
+                "GET /v1/models",
+                "GET /health/live",
+                "GET /health/ready",
+            ],
         }
 
     return routes

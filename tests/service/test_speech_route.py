@@ -1,0 +1,96 @@
+"""``POST /v1/speech``."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from captioner import Captioner
+from captioner.speech import EspeakSpeaker, Voice
+
+Refused = Callable[[TestResponse, int, str], str]
+URL = "/v1/speech"
+
+
+def seconds(response: TestResponse) -> object:
+    """Length of the sound in a reply, to compare with another.
+
+    espeak-ng never says the same twice: from call to call its samples differ by a little, and their number too.
+    """
+    assert response.status_code == 200, response.get_data()
+    assert response.mimetype == "audio/wav"
+    with wave.open(io.BytesIO(response.get_data())) as file:
+        return pytest.approx(file.getnframes() / file.getframerate(), rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def speaker() -> Iterator[EspeakSpeaker]:
+    with EspeakSpeaker() as speaker:
+        yield speaker
+
+
+def test_an_image_is_described_aloud(
+    client: FlaskClient, loaded: Captioner, speaker: EspeakSpeaker, jpeg: bytes, png: bytes
+) -> None:
+    for image in (jpeg, png):
+        expected = speaker.text(loaded(image).sentence).seconds
+        assert seconds(client.post(URL, data=image)) == expected
+        assert seconds(client.post(URL, data={"image": (io.BytesIO(image), "a")})) == expected
+        assert seconds(client.post(URL, json={"image": base64.b64encode(image).decode()})) == expected
+    one = speaker.text(loaded(png, max_length=1).sentence, Voice("en-gb", rate=300)).seconds
+    assert seconds(client.post(URL + "?max_length=1&voice=en-gb&rate=300", data=png)) == one
+
+
+def test_text_and_phones_are_spoken(client: FlaskClient, speaker: EspeakSpeaker) -> None:
+    assert seconds(client.post(URL, json={"text": "A dog."})) == speaker.text("A dog.").seconds
+    phones = ["AH0", "|", "D", "AO1", "G"]
+    assert (
+        seconds(client.post(URL, json={"phones": phones, "pitch": 80}))
+        == speaker.phones(phones, Voice(pitch=80)).seconds
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"text": 5}, "bad_request"),
+        ({"phones": "AH0"}, "bad_request"),
+        ({"phones": ["AH0", 5]}, "bad_request"),
+        ({"phones": ["QQ"]}, "bad_option"),
+        ({"phones": []}, "bad_option"),
+        ({"text": " "}, "bad_option"),
+        ({"text": "a", "phones": ["AH0"]}, "bad_request"),
+        ({"text": "a", "image": "YQ=="}, "bad_request"),
+        ({}, "bad_request"),
+        ({"text": "a", "beam_size": 3}, "bad_option"),
+        ({"text": "a", "voice": 3}, "bad_option"),
+        ({"text": "a", "voice": "klingon-x"}, "bad_option"),
+        ({"text": "a", "rate": 1000}, "bad_option"),
+        ({"text": "a", "rate": "fast"}, "bad_option"),
+    ],
+)
+def test_what_cannot_be_spoken_is_refused(
+    client: FlaskClient, refused: Refused, fields: dict[str, object], code: str
+) -> None:
+    refused(client.post(URL, json=fields), 400, code)
+
+
+def test_bad_images_are_refused_as_for_captions(client: FlaskClient, refused: Refused, jpeg: bytes) -> None:
+    refused(client.post(URL, data=b"hello"), 415, "not_an_image")
+    refused(client.post(URL, data=jpeg[:-100]), 422, "image_broken")
+    refused(client.post(URL), 400, "empty_body")
+    two = {"image": [(io.BytesIO(jpeg), "a"), (io.BytesIO(jpeg), "b")]}
+    refused(client.post(URL, data=two), 413, "too_many_images")
+
+
+def test_without_the_extra_the_reply_names_it(
+    client: FlaskClient, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "captioner[speech]" in refused(client.post(URL, json={"text": "a"}), 501, "missing_dependency")
