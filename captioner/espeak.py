@@ -6,6 +6,7 @@ with a JSON line; ``bytes`` of 16-bit PCM follow it.
 
 Request: ``{"voice", "rate", "pitch", "chunks": [...], "phones": bool}``. Answer: ``{"error"}``, or
 ``{"bytes", "sample_rate", "spoken"}``, ``spoken`` being the phones as espeak-ng reports them.
+Request: ``{"voice", "transcribe": [...]}``. Answer: ``{"error"}`` or ``{"ipa": [...]}``.
 
 This file imports nothing of the package, so that it starts fast.
 """
@@ -22,7 +23,7 @@ SYNCHRONOUS = 2
 PHONEME_EVENTS = 1
 DONT_EXIT = 0x8000
 RATE, PITCH = 1, 3
-UTF8, PHONEMES = 1, 0x100
+UTF8, PHONEMES, IPA = 1, 0x100, 0x02
 CHARACTER = 1
 EVENT_END, EVENT_PHONEME = 0, 7
 
@@ -71,6 +72,7 @@ class Espeak:
 
     def __init__(self, library: str, data: str) -> None:
         self._library = ctypes.CDLL(library)
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, data.encode(), PHONEME_EVENTS | DONT_EXIT)
         if self.sample_rate < 0:
             raise RuntimeError(f"espeak-ng cannot read its data in {data}")
@@ -95,12 +97,22 @@ class Espeak:
             return True
         return bool(self._library.espeak_SetVoiceByProperties(ctypes.byref(Voice(languages=voice))) == 0)
 
+    def _transcribe(self, text: str) -> str:
+        """IPA of one text, all its clauses."""
+        rest = ctypes.c_void_p(ctypes.cast(ctypes.create_string_buffer(text.encode()), ctypes.c_void_p).value)
+        clauses = []
+        while rest.value:
+            clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA))
+        return " ".join(clause.decode() for clause in clauses if clause)
+
     def speak(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Answer one request."""
-        self._pcm.clear()
-        self._spoken.clear()
         if not self._select(request["voice"].encode()):
             return {"error": f"espeak-ng has no voice {request['voice']!r}; try en-us or en-gb"}, b""
+        if "transcribe" in request:
+            return {"ipa": [self._transcribe(text) for text in request["transcribe"]]}, b""
+        self._pcm.clear()
+        self._spoken.clear()
         self._library.espeak_SetParameter(RATE, request["rate"], 0)
         self._library.espeak_SetParameter(PITCH, request["pitch"], 0)
         flags = UTF8 | (PHONEMES if request["phones"] else 0)

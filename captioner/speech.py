@@ -143,6 +143,18 @@ class EspeakSpeaker:
         require(bool(chunks), "there are no phones to speak")
         return self._speak(chunks, voice, phones=True)
 
+    def transcribe(self, words: Sequence[str], voice: Voice = DEFAULT_VOICE) -> list[str]:
+        """IPA of each word by the rules of espeak-ng.
+
+        Raises:
+            OptionError: there is no such voice.
+            SpeechError: espeak-ng failed.
+        """
+        texts = [next(text_chunks(word), "") for word in words]
+        answer, _ = self._request({"voice": voice.name, "transcribe": texts})
+        ipa: list[str] = answer["ipa"]
+        return ipa
+
     def close(self) -> None:
         """End the process; the next request would start another."""
         with self._turn:
@@ -158,12 +170,15 @@ class EspeakSpeaker:
 
     def _speak(self, chunks: list[str], voice: Voice, *, phones: bool) -> Sound:
         settings = {"voice": voice.name, "rate": voice.rate, "pitch": voice.pitch}
-        request = json.dumps({**settings, "chunks": chunks, "phones": phones}).encode() + b"\n"
+        answer, pcm = self._request({**settings, "chunks": chunks, "phones": phones})
+        return Sound(pcm, answer["sample_rate"], tuple(answer["spoken"]))
+
+    def _request(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         with self._turn:
-            answer, pcm = self._ask(request)
+            answer, pcm = self._ask(json.dumps(request).encode() + b"\n")
         if "error" in answer:
             raise OptionError(answer["error"])
-        return Sound(pcm, answer["sample_rate"], tuple(answer["spoken"]))
+        return answer, pcm
 
     def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
         """One request to the process; it ends with the process if that crashes, hangs or babbles."""

@@ -28,6 +28,7 @@ FLOORS = [
     "captioner.phones",
     "captioner.espeak",
     "captioner.speech",
+    "captioner.pronunciation",
     "captioner",
     "captioner.cli",
 ]

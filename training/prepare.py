@@ -5,6 +5,8 @@
 Every picture is decoded. Those that cannot be are named on standard error and left out. The output folder gets a
 ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl`` (as far as the data has them) with absolute image paths, and can be
 given as ``--data`` wherever a dataset is read.
+
+With ``--phones`` the captions are pronounced: the rows then hold ARPAbet phones, for models that speak.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from captioner.errors import CaptionerError, ImageError
+from captioner.errors import CaptionerError, DataError, ImageError, OptionError
 from captioner.images import open_image
+from captioner.phones import BOUNDARY, without_stress
 from captioner.tokens import WordTokenizer
 from training.datasets import Example, read_dataset
 from training.layouts import SPLITS
@@ -93,6 +98,43 @@ def format_description(description: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def to_phones(dataset: Dataset, *, stress: bool, boundaries: bool) -> Dataset:
+    """The same examples with their captions pronounced.
+
+    Args:
+        dataset: captions in English.
+        stress: keep the vowels' digits of stress.
+        boundaries: keep a token between words.
+
+    Raises:
+        DependencyError: the ``speech`` extra is not installed.
+        DataError: a caption cannot be pronounced.
+    """
+    from captioner.pronunciation import Pronouncer
+    from captioner.speech import EspeakSpeaker
+
+    with EspeakSpeaker() as speaker:
+        pronounce = Pronouncer(speaker.transcribe)
+
+        def phones(example: Example, caption: str) -> tuple[str, ...]:
+            try:
+                tokens = pronounce(caption)
+            except OptionError as error:
+                raise DataError(f"a caption of {example.image}: {error}") from error
+            if not tokens:
+                raise DataError(f"a caption of {example.image} has no words: {caption!r}")
+            kept = tokens if stress else without_stress(tokens)
+            return tuple(token for token in kept if boundaries or token != BOUNDARY)
+
+        return {
+            split: [
+                replace(example, tokens=tuple(phones(example, caption) for caption in example.captions))
+                for example in tqdm(examples, desc=f"{split} phones", unit="image", leave=False)
+            ]
+            for split, examples in dataset.items()
+        }
+
+
 def write_dataset(dataset: Dataset, directory: Path) -> None:
     """Write one JSONL file per split, in the generic layout and with absolute image paths."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -110,7 +152,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="Flickr8k in any of its layouts, or JSONL")
     parser.add_argument("--output", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--phones", action="store_true", help="write the captions' phones instead of their text")
+    parser.add_argument("--stress", action="store_true", help="with --phones: keep the stress of vowels")
+    parser.add_argument("--boundaries", action="store_true", help="with --phones: keep a token between words")
     arguments = parser.parse_args(argv)
+    if (arguments.stress or arguments.boundaries) and not arguments.phones:
+        parser.error("--stress and --boundaries go with --phones")
     for split in SPLITS:
         # A split left over from other data would silently join this dataset.
         if (arguments.output / f"{split}.jsonl").exists():
@@ -120,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         broken = find_broken_images(example for examples in dataset.values() for example in examples)
         sound = {split: [example for example in dataset[split] if example.image not in broken] for split in dataset}
         sound = {split: examples for split, examples in sound.items() if examples}
+        if arguments.phones:
+            sound = to_phones(sound, stress=arguments.stress, boundaries=arguments.boundaries)
         description = describe(sound)
         write_dataset(sound, arguments.output)
         if arguments.json:

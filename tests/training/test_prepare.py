@@ -102,3 +102,37 @@ def test_existing_splits_are_not_overwritten(data: Path, capsys: pytest.CaptureF
         main(["--data", str(data), "--output", str(data)])
     assert "already holds train.jsonl" in capsys.readouterr().err
     assert (data / "train.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ([], "AH D AO G R AH N Z"),
+        (["--stress"], "AH0 D AO1 G R AH1 N Z"),
+        (["--boundaries"], "AH | D AO G | R AH N Z"),
+        (["--stress", "--boundaries"], "AH0 | D AO1 G | R AH1 N Z"),
+    ],
+)
+def test_captions_are_pronounced(data: Path, tmp_path: Path, options: list[str], tokens: str) -> None:
+    (data / "dev.jsonl").write_text('{"image": "c.png", "caption": "Cats"}\n')
+    assert main(["--data", str(data), "--output", str(tmp_path / "phones"), "--phones", *options]) == 0
+    dataset = read_dataset(tmp_path / "phones")
+    assert dataset["train"][0].tokens is not None
+    assert dataset["train"][0].tokens[0] == tuple(tokens.split())
+    assert [len(example.tokens or ()) for example in dataset["train"]] == [2, 1]
+    assert len(dataset["dev"]) == 1
+
+
+def test_a_caption_that_cannot_be_pronounced_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "dev.jsonl").write_text('{"image": "c.png", "caption": "..."}\n')
+    assert main(["--data", str(data), "--output", str(tmp_path / "phones"), "--phones"]) == 1
+    assert "c.png has no words: '...'" in capsys.readouterr().err
+    assert not (tmp_path / "phones").exists()
+
+
+def test_stress_and_boundaries_are_of_phones(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--data", str(data), "--output", str(tmp_path / "x"), "--stress"])
+    assert "go with --phones" in capsys.readouterr().err

