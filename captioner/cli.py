@@ -76,9 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     said.add_argument("--text", help="speak this text instead")
     said.add_argument("--phones", help="speak these ARPAbet phones instead: 'DH AH0 | D AO1 G'")
     speak.add_argument("--output", required=True, type=Path, metavar="OUT.wav", help="16-bit mono; - writes to stdout")
-    speak.add_argument(
-        "--from", dest="model", default="words", metavar="MODEL", help="model that captions the picture [words]"
-    )
+    speak.add_argument("--from", dest="model", metavar="MODEL", help="with IMAGE: the model that captions it [words]")
     speak.add_argument("--voice", default="en-us", help="a voice of espeak-ng, such as en-gb or en-us+f3 [en-us]")
     speak.add_argument("--rate", type=int, default=160, help="words a minute [160]")
     speak.add_argument("--pitch", type=int, default=50, help="0 to 99 [50]")
@@ -143,6 +141,8 @@ def speak_command(arguments: argparse.Namespace) -> int:
     from captioner.phones import parse_phones
     from captioner.speech import EspeakSpeaker, Voice, speak_caption
 
+    if arguments.model is not None and arguments.image is None:
+        raise OptionError("--from names the model that captions a picture: give an IMAGE")
     voice = Voice(arguments.voice, arguments.rate, arguments.pitch)
     with EspeakSpeaker() as speaker:
         if arguments.text is not None:
@@ -150,7 +150,7 @@ def speak_command(arguments: argparse.Namespace) -> int:
         elif arguments.phones is not None:
             said, sound = arguments.phones, speaker.phones(parse_phones(arguments.phones), voice)
         else:
-            model = captioner.load(arguments.model)
+            model = captioner.load(arguments.model or "words")
             caption = model(sys.stdin.buffer.read() if arguments.image == STDIN else arguments.image)
             said, sound = caption.text, speak_caption(speaker, caption, model.info.tokenizer, voice)
     if str(arguments.output) == STDIN:

@@ -4,9 +4,10 @@ espeak-ng is a C library with hazards: some inputs crash it, and its state is gl
 an error to report. It reads requests from standard input, a JSON object a line, and answers each on standard output
 with a JSON line; ``bytes`` of 16-bit PCM follow it.
 
-Request: ``{"voice", "rate", "pitch", "chunks": [...], "phones": bool}``. Answer: ``{"error"}``, or
-``{"bytes", "sample_rate", "spoken"}``, ``spoken`` being the phones as espeak-ng reports them.
-Request: ``{"voice", "transcribe": [...]}``. Answer: ``{"error"}`` or ``{"ipa": [...]}``.
+Request: ``{"voice", "rate", "pitch", "chunks": [...], "phones": bool, "most_bytes"}``. Answer: ``{"bytes",
+"sample_rate", "spoken"}``, ``spoken`` being the phones as espeak-ng reports them.
+Request: ``{"voice", "transcribe": [...]}``. Answer: ``{"ipa": [...]}``.
+Answer to either: ``{"refused"}``, why the request is wrong, or ``{"failed"}``, why espeak-ng is.
 
 This file imports nothing of the package, so that it starts fast.
 """
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 # Names and values of espeak-ng 1.52, speak_lib.h.
@@ -72,11 +75,15 @@ class Espeak:
 
     def __init__(self, library: str, data: str) -> None:
         self._library = ctypes.CDLL(library)
+        self._data = data
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self.sample_rate = self._library.espeak_Initialize(SYNCHRONOUS, 0, data.encode(), PHONEME_EVENTS | DONT_EXIT)
-        if self.sample_rate < 0:
-            raise RuntimeError(f"espeak-ng cannot read its data in {data}")
+        self.sample_rate = self._library.espeak_Initialize(
+            SYNCHRONOUS, 0, os.fsencode(data), PHONEME_EVENTS | DONT_EXIT
+        )
+        # Where it cannot read the folder, as one whose path is too long, it looks elsewhere and has no voice.
+        self.works = self.sample_rate > 0 and self._select(b"en-us")
         self._pcm = bytearray()
+        self._most = 0
         self._spoken: list[str] = []
         self._callback = CALLBACK(self._receive)  # kept: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
@@ -89,17 +96,23 @@ class Espeak:
             if events[index].type == EVENT_PHONEME:
                 self._spoken.append(events[index].id.decode("utf-8", "replace"))
             index += 1
-        return 0
+        return int(len(self._pcm) > self._most)  # 1 ends the synthesis
 
     def _select(self, voice: bytes) -> bool:
-        """Choose a voice by its name or, as en-gb is one, by its language."""
+        """Choose a voice by its name or, as en-gb is one, by its language; ``+`` and a variant may follow."""
+        name, plus, variant = voice.partition(b"+")
+        if plus and not (Path(self._data) / "voices" / "!v" / os.fsdecode(variant)).is_file():
+            return False  # espeak-ng would leave the variant out
+        if name == b"variant":
+            return False  # it knows this one, but it says nothing
         if self._library.espeak_SetVoiceByName(voice) == 0:
             return True
-        return bool(self._library.espeak_SetVoiceByProperties(ctypes.byref(Voice(languages=voice))) == 0)
+        return bool(self._library.espeak_SetVoiceByProperties(ctypes.byref(Voice(languages=name))) == 0)
 
     def _transcribe(self, text: str) -> str:
         """IPA of one text, all its clauses."""
-        rest = ctypes.c_void_p(ctypes.cast(ctypes.create_string_buffer(text.encode()), ctypes.c_void_p).value)
+        buffer = ctypes.create_string_buffer(text.encode())  # named, because the library holds only its address
+        rest = ctypes.c_void_p(ctypes.addressof(buffer))
         clauses = []
         while rest.value:
             clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA))
@@ -108,11 +121,12 @@ class Espeak:
     def speak(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Answer one request."""
         if not self._select(request["voice"].encode()):
-            return {"error": f"espeak-ng has no voice {request['voice']!r}; try en-us or en-gb"}, b""
+            return {"refused": f"espeak-ng has no voice {request['voice']!r}; try en-us or en-gb"}, b""
         if "transcribe" in request:
             return {"ipa": [self._transcribe(text) for text in request["transcribe"]]}, b""
         self._pcm.clear()
         self._spoken.clear()
+        self._most = request["most_bytes"]
         self._library.espeak_SetParameter(RATE, request["rate"], 0)
         self._library.espeak_SetParameter(PITCH, request["pitch"], 0)
         flags = UTF8 | (PHONEMES if request["phones"] else 0)
@@ -120,7 +134,9 @@ class Espeak:
             text = chunk.encode()
             failed = self._library.espeak_Synth(text, len(text) + 1, 0, CHARACTER, 0, flags, None, None)
             if failed or self._library.espeak_Synchronize():
-                return {"error": "espeak-ng could not speak this"}, b""
+                return {"failed": "espeak-ng could not speak this"}, b""
+            if len(self._pcm) > self._most:
+                return {"refused": f"this would take longer than {self._most // 2 // self.sample_rate} seconds"}, b""
         pcm = bytes(self._pcm)
         return {"bytes": len(pcm), "sample_rate": self.sample_rate, "spoken": self._spoken}, pcm
 
@@ -132,7 +148,8 @@ def main() -> None:
     espeak = Espeak(espeakng_loader.get_library_path(), espeakng_loader.get_data_path())
     out = sys.stdout.buffer
     for line in sys.stdin.buffer:
-        answer, pcm = espeak.speak(json.loads(line))
+        broken = {"failed": f"espeak-ng cannot read its data in {espeakng_loader.get_data_path()}"}
+        answer, pcm = espeak.speak(json.loads(line)) if espeak.works else (broken, b"")
         out.write(json.dumps(answer).encode() + b"\n" + pcm)
         out.flush()
 

@@ -6,6 +6,7 @@ digit of stress behind it (0 none, 1 primary, 2 secondary), and optionally :data
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,9 @@ def split_stress(token: str) -> tuple[Phone, str]:
     name, stress = (token[:-1], token[-1]) if token[-1:] in STRESSES else (token, "")
     phone = PHONES.get(name)
     if phone is None or (stress and not phone.vowel):
-        raise OptionError(f"{token!r} is no ARPAbet phone; phones are {' '.join(PHONES)}, vowels with 0, 1 or 2 behind")
+        raise OptionError(
+            f"{reprlib.repr(token)} is no ARPAbet phone; phones are {' '.join(PHONES)}, vowels with 0, 1 or 2 behind"
+        )
     return (SCHWA if name == "AH" and stress == "0" else phone), stress
 
 
@@ -144,20 +147,38 @@ def to_ipa(tokens: Sequence[str]) -> str:
     return " ".join("".join(marks[stress] + phone.ipa for phone, stress in word) for word in pairs)
 
 
-def _ipa_spellings() -> dict[str, str]:
-    """From IPA to ARPAbet, with what General American transcriptions write for the same phone."""
-    spellings = {phone.ipa: phone.arpabet for phone in PHONES.values()}
-    others = {
-        **{"ə": "AH", "ɐ": "AH", "ᵻ": "IH", "ɨ": "IH", "ɚ": "ER", "ɜː": "ER", "ɜ": "ER", "ɜɹ": "ER", "əɹ": "ER"},
-        **{"ɑː": "AA", "a": "AE", "ɒ": "AA", "ɔː": "AO", "iː": "IY", "uː": "UW", "e": "EH", "o": "OW", "oː": "AO"},
-        **{"ɾ": "T", "r": "R", "g": "G", "t͡ʃ": "CH", "d͡ʒ": "JH", "ʧ": "CH", "ʤ": "JH", "ɫ": "L", "əʊ": "OW"},
-    }
-    return spellings | others
-
-
-_IPA = _ipa_spellings()
+# What transcriptions of General American write for the same phones.
+_IPA_VARIANTS = {
+    "AA": "ɑː ɒ",
+    "AE": "a",
+    "AH": "ə ɐ",
+    "AO": "ɔː oː",
+    "EH": "e",
+    "ER": "ɚ ɜ ɜː ɜɹ ɜːɹ əɹ",
+    "IH": "ᵻ ɨ",
+    "IY": "iː",
+    "OW": "o əʊ",
+    "UW": "uː",
+    "CH": "t͡ʃ ʧ",
+    "G": "g",
+    "JH": "d͡ʒ ʤ",
+    "K": "x",
+    "L": "ɫ",
+    "R": "r",
+    "T": "ɾ ʔ",
+}
+_IPA = {phone.ipa: phone.arpabet for phone in PHONES.values()} | {
+    ipa: arpabet for arpabet, variants in _IPA_VARIANTS.items() for ipa in variants.split()
+}
+_SYLLABIC = "\N{COMBINING VERTICAL LINE BELOW}"
 _IPA_STRESS = {"ˈ": "1", "ˌ": "2"}
-_IPA_IGNORED = "ː.‿̩̯͡"
+_IPA_IGNORED = (
+    "ː.‿"
+    "\N{COMBINING VERTICAL LINE BELOW}"
+    "\N{COMBINING INVERTED BREVE BELOW}"
+    "\N{COMBINING DOUBLE INVERTED BREVE}"
+    "\N{COMBINING TILDE}"
+)
 
 
 def from_ipa(text: str) -> list[str]:
@@ -185,8 +206,9 @@ def from_ipa(text: str) -> list[str]:
                 raise OptionError(f"{word[at]!r} in {word!r} is no IPA symbol of an English phone")
             name = _IPA[word[at : at + size]]
             at += size
-            if word[at : at + 1] == "̩":
-                tokens.append("AH0" if marked else "AH")
+            if word[at : at + 1] == _SYLLABIC:
+                tokens.append(f"AH{stress or 0}" if marked else "AH")
+                stress = ""
             if PHONES[name].vowel and marked:
                 name, stress = name + (stress or "0"), ""
             tokens.append(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import reprlib
 from collections.abc import Callable, Sequence
 
 from captioner.errors import DependencyError, OptionError
@@ -20,13 +21,13 @@ _TOKEN = re.compile(
     r"|[&%@+=#]"
 )
 _NUMBER = re.compile(r"(?P<money>[$£€])?(?P<digits>[\d,]+(?:\.\d+)?)(?P<ending>st|nd|rd|th|'?s)?")
+MAX_DIGITS = 60
 _MONEY = {"$": "dollars", "£": "pounds", "€": "euros"}
 
 # Words spelt alike: how they sound as a verb, and otherwise. Where neither is listed, the dictionary's first is taken.
 _HOMOGRAPHS = {
     "bow": ("B AW1", "B OW1"),
     "bows": ("B AW1 Z", "B OW1 Z"),
-    "close": ("K L OW1 Z", "K L OW1 S"),
     "lead": ("L IY1 D", "L IY1 D"),
     "leads": ("L IY1 D Z", "L IY1 D Z"),
     "live": ("L IH1 V", "L AY1 V"),
@@ -97,11 +98,11 @@ class Pronouncer:
         """From the dictionary, possessives of its words included."""
         if word in self._dictionary:
             return tuple(self._dictionary[word][0])
-        for ending in ("'s", "'"):
-            base = self._dictionary.get(word.removesuffix(ending)) if word.endswith(ending) else None
-            if base:
-                return (*base[0], *_possessive(base[0][-1], ending))
-        return None
+        base = self._dictionary.get(word.removesuffix("'s").removesuffix("'"))
+        if not base:
+            return None
+        # An apostrophe alone is silent: it ends a plural's possessive or a quotation.
+        return (*base[0], *_possessive(base[0][-1])) if word.endswith("'s") else tuple(base[0])
 
     def _rules(self, word: str) -> Pronunciation:
         (ipa,) = self._transcribe([word])
@@ -114,13 +115,10 @@ class Pronouncer:
         return phones
 
 
-def _possessive(last: str, ending: str) -> Pronunciation:
-    """What an apostrophe, with s or behind one, adds to a word that ends in the phone ``last``."""
+def _possessive(last: str) -> Pronunciation:
+    """What apostrophe and s add to a word that ends in the phone ``last``."""
     phone = split_stress(last)[0].arpabet
-    hissing = phone in ("S", "Z", "SH", "ZH", "CH", "JH")
-    if ending == "'":
-        return () if hissing else ("Z",)
-    if hissing:
+    if phone in ("S", "Z", "SH", "ZH", "CH", "JH"):
         return ("IH0", "Z")
     return ("S",) if phone in ("P", "T", "K", "F", "TH") else ("Z",)
 
@@ -142,14 +140,20 @@ def _number(token: str) -> list[str]:
     from num2words import num2words
 
     match = _NUMBER.fullmatch(token)
-    if match is None:  # digits of another script
+    if match is None:  # such as a digit in a circle
         return [token]
     digits, ending = match["digits"].replace(",", ""), match["ending"] or ""
+    if len(digits) > MAX_DIGITS:
+        raise OptionError(f"the number {reprlib.repr(token)} is too large to be pronounced")
     value = float(digits) if "." in digits else int(digits)
     year = digits == match["digits"] and len(digits) == 4 and 1100 <= value < 2100 and not match["money"]
     kind = "ordinal" if ending in ("st", "nd", "rd", "th") else "year" if year else "cardinal"
     said = num2words(value, to=kind) if kind != "ordinal" or isinstance(value, int) else num2words(value)
     words: list[str] = re.findall(r"[a-z]+", said)
-    if ending.endswith("s"):  # the 1980s
-        words[-1] = words[-1][:-1] + "ies" if words[-1].endswith("y") else words[-1] + "s"
-    return [*words, _MONEY[match["money"]]] if match["money"] else words
+    if ending.endswith("s"):  # the 1980s, two 6s
+        last = words[-1]
+        words[-1] = f"{last[:-1]}ies" if last.endswith("y") else f"{last}es" if last.endswith("x") else f"{last}s"
+    if match["money"]:
+        unit = _MONEY[match["money"]]
+        words.append(unit.removesuffix("s") if value == 1 else unit)
+    return words

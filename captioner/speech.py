@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import re
+import reprlib
 import subprocess
 import sys
 import threading
@@ -29,8 +30,9 @@ from captioner.phones import SCHWA, split_stress, split_words
 
 MAX_PHONES = 40  # a chunk
 MAX_BYTES = 600
-MAX_TEXT = 10_000  # characters, some ten minutes of speech
-TIMEOUT = 60.0  # seconds that one request may take; ten minutes of speech take a few
+MAX_TEXT = 10_000  # characters or phones
+MAX_SECONDS = 1200  # of sound: numbers and symbols are longer aloud than on paper
+TIMEOUT = 60.0  # seconds that one request may take; twenty minutes of sound take a few
 
 STRESS_MARKS = {"": "", "0": "", "1": "'", "2": ","}
 
@@ -54,7 +56,7 @@ class Voice:
 
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[A-Za-z0-9+_-]{1,40}", self.name)
-        require(named is not None, f"voice must be a name such as en-us, not {self.name!r}")
+        require(named is not None, f"voice must be a name such as en-us, not {reprlib.repr(self.name)}")
         require(80 <= self.rate <= 450, f"rate must be 80 to 450 words a minute, not {self.rate}")
         require(0 <= self.pitch <= 99, f"pitch must be 0 to 99, not {self.pitch}")
 
@@ -123,7 +125,7 @@ class EspeakSpeaker:
         """Speak written words.
 
         Raises:
-            OptionError: the text is empty or too long, or there is no such voice.
+            OptionError: the text is empty or takes too long to say, or there is no such voice.
             SpeechError: espeak-ng failed.
         """
         require(len(text) <= MAX_TEXT, f"the text is too long to speak: {len(text)} characters, at most {MAX_TEXT}")
@@ -132,12 +134,15 @@ class EspeakSpeaker:
         return self._speak(chunks, voice, phones=False)
 
     def phones(self, tokens: Sequence[str], voice: Voice = DEFAULT_VOICE) -> Sound:
-        """Speak a phone sequence.
+        """Speak a phone sequence, with a voice of English: those of other languages lack some of its phones.
 
         Raises:
-            OptionError: a token is no phone, there are none or too many, or there is no such voice.
+            OptionError: a token is no phone, there are none or too many, or there is no such English voice.
             SpeechError: espeak-ng failed.
         """
+        require(
+            voice.name.startswith("en"), f"phones are of English: voice must be one such as en-us, not {voice.name}"
+        )
         require(len(tokens) <= MAX_TEXT, f"these are too many phones to speak: {len(tokens)}, at most {MAX_TEXT}")
         chunks = list(phone_chunks(tokens))
         require(bool(chunks), "there are no phones to speak")
@@ -170,14 +175,17 @@ class EspeakSpeaker:
 
     def _speak(self, chunks: list[str], voice: Voice, *, phones: bool) -> Sound:
         settings = {"voice": voice.name, "rate": voice.rate, "pitch": voice.pitch}
-        answer, pcm = self._request({**settings, "chunks": chunks, "phones": phones})
+        limits = {"most_bytes": MAX_SECONDS * 2 * 22_050}
+        answer, pcm = self._request({**settings, **limits, "chunks": chunks, "phones": phones})
         return Sound(pcm, answer["sample_rate"], tuple(answer["spoken"]))
 
     def _request(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         with self._turn:
             answer, pcm = self._ask(json.dumps(request).encode() + b"\n")
-        if "error" in answer:
-            raise OptionError(answer["error"])
+        if "refused" in answer:
+            raise OptionError(answer["refused"])
+        if "failed" in answer:
+            raise SpeechError(answer["failed"])
         return answer, pcm
 
     def _ask(self, request: bytes) -> tuple[dict[str, Any], bytes]:
@@ -207,9 +215,12 @@ class EspeakSpeaker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = Path(__file__).with_name("espeak.py")
-        process = subprocess.Popen(
-            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise SpeechError(f"espeak-ng's process cannot be started: {error.strerror}") from error
         self._end = weakref.finalize(self, _end, process)  # a speaker that is forgotten leaves nothing behind
         return process
 

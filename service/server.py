@@ -69,7 +69,8 @@ def run(
     if not config.torch_threads:
         config = config.replace(torch_threads=max(1, _cores() // workers))
     ModelRegistry(find_models(config.models).values())  # a mistake here should stop the start, not every worker
-    _check_address(host, port)
+    if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already
+        _check_address(host, port)
     Server(
         config,
         {

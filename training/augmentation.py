@@ -48,9 +48,9 @@ def random_box(size: tuple[int, int], smallest: float, random: np.random.Generat
         Left, top, right and bottom in pixels, at least one pixel each way.
     """
     side = math.sqrt(random.uniform(smallest, 1))
-    bound = min(0.5 * math.log(STRETCH), -math.log(side))  # more would stretch the part beyond the picture
+    bound = min(0.5 * math.log(STRETCH), abs(math.log(side)))  # more would stretch the part beyond the picture
     stretch = math.exp(random.uniform(-bound, bound))
     shares = side * stretch, side / stretch
-    width, height = (max(1, math.ceil(share * whole)) for share, whole in zip(shares, size, strict=True))
+    width, height = (min(whole, math.ceil(share * whole)) for share, whole in zip(shares, size, strict=True))
     left, top = (int(random.integers(0, whole - part + 1)) for whole, part in zip(size, (width, height), strict=True))
     return left, top, left + width, top + height

@@ -108,7 +108,7 @@ def to_phones(dataset: Dataset, *, stress: bool, boundaries: bool) -> Dataset:
 
     Raises:
         DependencyError: the ``speech`` extra is not installed.
-        DataError: a caption cannot be pronounced.
+        DataError: a caption cannot be pronounced, or has tokens already.
     """
     from captioner.pronunciation import Pronouncer
     from captioner.speech import EspeakSpeaker
@@ -117,6 +117,8 @@ def to_phones(dataset: Dataset, *, stress: bool, boundaries: bool) -> Dataset:
         pronounce = Pronouncer(speaker.transcribe)
 
         def phones(example: Example, caption: str) -> tuple[str, ...]:
+            if example.tokens:
+                raise DataError(f"{example.image} has tokens already; --phones pronounces captions")
             try:
                 tokens = pronounce(caption)
             except OptionError as error:

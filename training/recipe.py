@@ -34,7 +34,8 @@ class Stage(Config):
         second_moment_decay: AdamW's beta 2.
         warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
         flip: mirror half of the pictures (or their grids).
-        crop: show a random part of each picture, with at least this share of its area; only where the encoder learns.
+        crop: prepare a random part of each picture, with at least this share of its area, in place of the whole; only
+            where the encoder learns.
         colour: vary brightness, contrast and saturation by up to this share; only where the encoder learns.
         attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
             attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing.

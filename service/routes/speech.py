@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 import threading
 from collections.abc import Mapping
 
 from flask import Blueprint, Response, request
 
+from captioner.config import require
 from captioner.errors import OptionError
 from captioner.images import load_pixels
 from captioner.phones import parse_phones
-from captioner.speech import EspeakSpeaker, Sound, Speaker, Voice, speak_caption
+from captioner.speech import MAX_TEXT, EspeakSpeaker, Sound, Speaker, Voice, speak_caption
 from service.config import ServiceConfig
 from service.errors import RequestError
 from service.inputs import Upload, image_bytes, read_upload
@@ -35,7 +37,11 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
     @routes.post("/v1/speech")
     def speech() -> Response:
         upload = read_upload(request, config, instead=SPOKEN)
-        voice, fields = parse_voice({**request.args.to_dict(), **upload.fields})
+        query = request.args.to_dict()
+        voice, fields = parse_voice({**query, **upload.fields})
+        misplaced = sorted({*SPOKEN, "n_best", "attention"} & set(fields if upload.images else query))
+        if misplaced:
+            raise OptionError(f"{misplaced[0]} has no meaning here")
         sound = say(upload, fields, voice) if upload.images else speak(fields, voice)
         return Response(sound.wav(), mimetype="audio/wav")
 
@@ -44,17 +50,17 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
         if len(upload.images) > 1:
             raise RequestError(f"Speech is of one image; {len(upload.images)} came", code="too_many_images")
         options = parse_options(fields, config)
-        model = registry.get(options.model)
+        engine, model = speaker(), registry.get(options.model)  # what is missing is told before anything is decoded
         decoding = model.ready().options(**options.decoding)
         pixels = load_pixels(image_bytes(upload.images[0]), model.info.image, max_pixels=config.max_pixels)
         ((caption, *_),) = model.caption([pixels], decoding)
-        return speak_caption(speaker(), caption, model.info.tokenizer, voice)
+        return speak_caption(engine, caption, model.info.tokenizer, voice)
 
     def speak(fields: Mapping[str, object], voice: Voice) -> Sound:
         """The text or phones themselves."""
         unknown = sorted(set(fields) - set(SPOKEN))
         if unknown:
-            raise OptionError(f"{unknown[0]!r} has no meaning without an image; voice, rate and pitch have")
+            raise OptionError(f"{reprlib.repr(unknown[0])} has no meaning without an image; voice, rate and pitch have")
         if "text" in fields:
             text = fields["text"]
             if not isinstance(text, str):
@@ -63,6 +69,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
         phones = fields["phones"]
         if not isinstance(phones, list) or not all(isinstance(phone, str) for phone in phones):
             raise RequestError('"phones" must be a list of ARPAbet phones')
+        require(len(phones) <= MAX_TEXT, f"these are too many phones to speak: {len(phones)}, at most {MAX_TEXT}")
         return speaker().phones(parse_phones(" ".join(phones)), voice)
 
     return routes

@@ -316,8 +316,8 @@ def test_text_and_phones_are_spoken_as_asked(wav: Path, capsys: pytest.CaptureFi
     with EspeakSpeaker() as speaker:
         assert main(["speak", "--text", "A dog.", "--output", str(wav), "--voice", "en-gb", "--rate", "200"]) == 0
         assert seconds(wav) == speaker.text("A dog.", Voice("en-gb", rate=200)).seconds
-        assert main(["speak", "--phones", "AH0 | D AO1 G", "--output", str(wav), "--pitch", "70"]) == 0
-        assert seconds(wav) == speaker.phones(["AH0", "|", "D", "AO1", "G"], Voice(pitch=70)).seconds
+        assert main(["speak", "--phones", "AH0 | D AO1 G", "--output", str(wav), "--rate", "90"]) == 0
+        assert seconds(wav) == speaker.phones(["AH0", "|", "D", "AO1", "G"], Voice(rate=90)).seconds
     assert capsys.readouterr().out == "A dog.\nAH0 | D AO1 G\n"
 
 
@@ -335,6 +335,8 @@ def test_speech_can_go_to_standard_output() -> None:
         (["--phones", "QQ"], 2, "'QQ' is no ARPAbet phone"),
         (["--text", "a", "--voice", "klingon-x"], 2, "no voice"),
         (["--text", "a", "--rate", "1"], 2, "rate"),
+        (["--text", "a", "--pitch", "100"], 2, "pitch"),
+        (["--text", "a", "--from", "words"], 2, "give an IMAGE"),
         (["missing.jpg"], 1, "missing.jpg does not exist"),
         (["missing.jpg", "--from", "no-such-model"], 2, "no-such-model"),
     ],

@@ -89,6 +89,10 @@ def test_ipa_and_back_keeps_every_stressed_phone(words: list[list[str]]) -> None
         ("wˈɔːɾɚ", "W AO1 T ER0"),
         ("bˈɑːtl̩", "B AA1 T AH0 L"),
         ("ðə", "DH AH"),
+        ("mˈɪʔn̩d", "M IH1 T AH0 N D"),
+        ("kˈæʔˌn̩ɪp", "K AE1 T AH2 N IH0 P"),
+        ("bˈɜːɹd", "B ER1 D"),
+        ("lˈɑːx kɹwˈɑ̃t", "L AA1 K | K R W AA1 T"),
     ],
 )
 def test_transcriptions_of_others_are_read(ipa: str, phones: str) -> None:

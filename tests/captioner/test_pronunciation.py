@@ -27,6 +27,8 @@ def pronounce() -> Iterator[Pronouncer]:
         ("a 49ers t-shirt, 20ft mid-air", "a forty nine ers t shirt twenty ft mid air"),
         ("the dogs’ ball isn’t O'Neil's", "the dogs' ball isn't o'neil's"),
         ("10:30", "ten thirty"),
+        ("$1, two 6s", "one dollar two sixes"),
+        ("a 'beware of dog' sign", "a beware of dog' sign"),
         ("... !?", ""),
         ("", ""),
     ],
@@ -42,8 +44,9 @@ def test_text_is_spelt_out(text: str, words: str) -> None:
         ("the bike, the apple", "DH AH0 | B AY1 K | DH IY0 | AE1 P AH0 L"),
         ("the cats' toy, a biker's horse's hats'", None),
         ("to live near a live band", "T UW1 | L IH1 V | N IH1 R | AH0 | L AY1 V | B AE1 N D"),
-        ("close to a bow", "K L OW1 S | T UW1 | AH0 | B OW1"),
-        ("they close it and wind", "DH EY1 | K L OW1 Z | IH1 T | AH0 N D | W IH1 N D"),
+        ("two dogs close to a bow", "T UW1 | D AA1 G Z | K L OW1 S | T UW1 | AH0 | B OW1"),
+        ("people use wind", "P IY1 P AH0 L | Y UW1 Z | W IH1 N D"),
+        ("a 'no dog' sign", "AH0 | N OW1 | D AO1 G | S AY1 N"),
     ],
 )
 def test_text_is_pronounced(pronounce: Pronouncer, text: str, phones: str | None) -> None:
@@ -81,6 +84,12 @@ def test_rules_are_asked_once_a_word_and_only_for_what_is_unknown() -> None:
 def test_what_english_cannot_say_is_refused(ipa: str) -> None:
     with pytest.raises(OptionError, match="'qqq' cannot be pronounced in English"):
         Pronouncer(lambda words: [ipa])("a qqq")
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "1." + "3" * 400, "$" + "9" * 5000])
+def test_numbers_without_end_are_refused(number: str) -> None:
+    with pytest.raises(OptionError, match="too large to be pronounced"):
+        spell_out(number)
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ import gc
 import io
 import json
 import random
+import re
 import threading
 import wave
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from unicodedata import category
 
 import numpy as np
@@ -42,6 +44,15 @@ def speaker() -> Iterator[EspeakSpeaker]:
 def spoken(sound: Sound) -> list[str]:
     """The phones that were spoken, without stress and pauses."""
     return [phone.lstrip("',") for phone in sound.spoken if phone not in PAUSES]
+
+
+def pitch(sound: Sound) -> float:
+    """Fundamental frequency in Hz, by autocorrelation: the shift of 1/400 to 1/60 s that matches best."""
+    samples = np.frombuffer(sound.pcm, dtype="<i2").astype(float)
+    spectrum = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
+    correlation = np.fft.irfft(spectrum)
+    shortest, longest = sound.sample_rate // 400, sound.sample_rate // 60
+    return sound.sample_rate / (shortest + int(correlation[shortest:longest].argmax()))
 
 
 def test_a_wav_file_of_plausible_length(speaker: EspeakSpeaker) -> None:
@@ -113,11 +124,13 @@ def test_text_is_spoken_by_the_voice_asked_for(speaker: EspeakSpeaker) -> None:
         for voice in (Voice(), Voice(rate=320), Voice(pitch=90), Voice("en-gb"))
     )
     assert fast.seconds < 0.8 * plain.seconds
-    assert len({plain.pcm, fast.pcm, high.pcm, british.pcm}) == 4
+    assert pitch(high) > 1.3 * pitch(plain)
+    assert british.spoken != plain.spoken
     assert speaker.text("A dog runs through the grass.").spoken == plain.spoken, "nothing is left of other voices"
 
 
 def test_text_cannot_smuggle_phones_or_markup_in(speaker: EspeakSpeaker) -> None:
+    assert speaker.text('one <break time="60s"/> two').seconds < 20
     assert spoken(speaker.text("[[h@l'oU]]")) != spoken(speaker.phones(parse_phones("HH AH0 L OW1")))
 
 
@@ -137,10 +150,46 @@ def test_impossible_voices_are_refused(options: dict[str, object], message: str)
         Voice(**options)  # type: ignore[arg-type]
 
 
-def test_an_unknown_voice_is_refused_and_the_next_request_is_spoken(speaker: EspeakSpeaker) -> None:
-    with pytest.raises(OptionError, match="no voice 'klingon-x'"):
-        speaker.text("a dog", Voice("klingon-x"))
+@pytest.mark.parametrize("name", ["klingon-x", "en-us+nonsense", "en-us+", "variant"])
+def test_an_unknown_voice_is_refused_and_the_next_request_is_spoken(speaker: EspeakSpeaker, name: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"no voice '{name}'")):
+        speaker.text("a dog", Voice(name))
     assert speaker.text("a dog").seconds > 0.3
+
+
+def test_variants_of_a_voice_and_other_languages_speak(speaker: EspeakSpeaker) -> None:
+    assert pitch(speaker.text("a dog runs", Voice("en-us+f3"))) > 1.2 * pitch(speaker.text("a dog runs"))
+    assert speaker.text("ein Hund", Voice("de")).seconds > 0.3
+    with pytest.raises(OptionError, match="phones are of English"):
+        speaker.phones(["AA1"], Voice("de"))
+
+
+def test_a_sound_without_end_is_refused(speaker: EspeakSpeaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "MAX_SECONDS", 3)
+    with pytest.raises(OptionError, match="longer than 3 seconds"):
+        speaker.text("7" * 200)
+    assert speaker.text("7").seconds > 0.3
+
+
+def test_words_are_transcribed_one_by_one(speaker: EspeakSpeaker) -> None:
+    words = ["wakeboardingcompetitions", "bmx", "shirtless"] * 20
+    ipa = speaker.transcribe(words)
+    assert ipa[:3] == ["wˌeɪkbɔːɹdˌɪŋkəmpɪtˈɪʃənz", "bˌiːˌɛmˈɛks", "ʃˈɜːtləs"]
+    assert ipa == ipa[:3] * 20
+
+
+def test_a_place_where_there_are_no_voices_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "espeakng_loader.py").write_text(
+        "import ctypes, importlib.machinery, importlib.util, os, sys\n"
+        f"sys.path.remove({str(tmp_path)!r})\n"
+        "spec = importlib.machinery.PathFinder.find_spec('espeakng_loader', sys.path)\n"
+        "real = importlib.util.module_from_spec(spec); spec.loader.exec_module(real)\n"
+        "get_library_path = real.get_library_path\n"
+        f"get_data_path = lambda: {str(tmp_path / 'none')!r}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with EspeakSpeaker() as speaker, pytest.raises(SpeechError, match=r"cannot read its data in .*none"):
+        speaker.text("a dog")
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\x00\x07"])

@@ -51,8 +51,7 @@ def test_text_and_phones_are_spoken(client: FlaskClient, speaker: EspeakSpeaker)
     assert seconds(client.post(URL, json={"text": "A dog."})) == speaker.text("A dog.").seconds
     phones = ["AH0", "|", "D", "AO1", "G"]
     assert (
-        seconds(client.post(URL, json={"phones": phones, "pitch": 80}))
-        == speaker.phones(phones, Voice(pitch=80)).seconds
+        seconds(client.post(URL, json={"phones": phones, "rate": 80})) == speaker.phones(phones, Voice(rate=80)).seconds
     )
 
 
@@ -69,6 +68,7 @@ def test_text_and_phones_are_spoken(client: FlaskClient, speaker: EspeakSpeaker)
         ({"text": "a", "image": "YQ=="}, "bad_request"),
         ({}, "bad_request"),
         ({"text": "a", "beam_size": 3}, "bad_option"),
+        ({"phones": ["AA"] * 10_001}, "bad_option"),
         ({"text": "a", "voice": 3}, "bad_option"),
         ({"text": "a", "voice": "klingon-x"}, "bad_option"),
         ({"text": "a", "rate": 1000}, "bad_option"),
@@ -87,6 +87,20 @@ def test_bad_images_are_refused_as_for_captions(client: FlaskClient, refused: Re
     refused(client.post(URL), 400, "empty_body")
     two = {"image": [(io.BytesIO(jpeg), "a"), (io.BytesIO(jpeg), "b")]}
     refused(client.post(URL, data=two), 413, "too_many_images")
+
+
+@pytest.mark.parametrize("option", ["n_best=2", "attention=true", "text=a"])
+def test_what_would_be_ignored_is_refused(client: FlaskClient, refused: Refused, jpeg: bytes, option: str) -> None:
+    assert "no meaning here" in refused(client.post(f"{URL}?{option}", data=jpeg), 400, "bad_option")
+
+
+def test_what_is_spoken_stands_in_the_body(client: FlaskClient, refused: Refused) -> None:
+    assert "text" in refused(client.post(f"{URL}?text=a", json={"phones": ["AH0"]}), 400, "bad_option")
+
+
+def test_refusals_stay_short(client: FlaskClient, refused: Refused) -> None:
+    for fields in ({"phones": ["A" * 50_000]}, {"text": "a", "voice": "x" * 50_000}, {"text": "a", "y" * 50_000: 1}):
+        assert len(refused(client.post(URL, json=fields), 400, "bad_option")) < 500
 
 
 def test_without_the_extra_the_reply_names_it(

@@ -132,6 +132,11 @@ def test_a_caption_that_cannot_be_pronounced_is_named(
     assert not (tmp_path / "phones").exists()
 
 
+def test_phones_are_made_of_captions_only(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(data), "--output", str(tmp_path / "phones"), "--phones"]) == 1
+    assert "c.png has tokens already" in capsys.readouterr().err
+
+
 def test_stress_and_boundaries_are_of_phones(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--data", str(data), "--output", str(tmp_path / "x"), "--stress"])
