@@ -182,11 +182,10 @@ def load_model(name_or_directory: str | Path) -> tuple[CaptionModel, ModelInfo]:
     Raises:
         ModelError: a file is missing or broken, or the weights do not fit the architecture.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from captioner.model import CaptionModel
+    from captioner.model import skeleton
 
     directory = resolve(name_or_directory)
     info = read_info(directory)
@@ -196,8 +195,7 @@ def load_model(name_or_directory: str | Path) -> tuple[CaptionModel, ModelInfo]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
     try:
-        with torch.device("meta"):  # the architecture alone: the file brings the numbers
-            model = CaptionModel(info.model)
+        model = skeleton(info.model)
     except OptionError as error:
         raise ModelError(f"{directory / CONFIG_NAME} names an unknown architecture: {error}") from error
     _check_fit(path, expected=untied(model), found=state)

@@ -9,10 +9,12 @@ F features as the decoder reads them, A attention width, E embedding width, H st
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from captioner.config import ModelConfig
 from captioner.encoder import GridEncoder
@@ -147,6 +149,30 @@ class CaptionModel(nn.Module):
             logits.append(step_logits)
             weights.append(step_weights)
         return torch.stack(logits, dim=1), torch.stack(weights, dim=1)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out what fills fresh parameters: on the meta device that does nothing, but imports torch's compiler."""
+
+    FILLING = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self.FILLING or getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+def skeleton(config: ModelConfig) -> CaptionModel:
+    """The architecture alone, on the meta device, for weights to be assigned.
+
+    Raises:
+        OptionError: there is no such encoder or node.
+    """
+    with torch.device("meta"), _WithoutValues():
+        return CaptionModel(config)
 
 
 def expand(state: State, copies: int) -> State:

@@ -7,7 +7,7 @@ feature extraction and transforms need none of them, so declaring the two names 
 operators load, nothing is declared.
 
 One module of torchvision imports torch's compiler, for a function that only training detectors with compiled code
-calls. That takes a quarter of a cold start, so the compiler is left out until somebody needs it.
+calls. That is near a second of a cold start, so the compiler is left out until somebody needs it.
 """
 
 from __future__ import annotations

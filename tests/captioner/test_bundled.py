@@ -55,8 +55,9 @@ def test_its_figures_and_origin_are_on_record(words: Captioner) -> None:
     assert info.description
     scores = info.figures["dev"]["scores"]
     assert {"BLEU-4", "METEOR", "ROUGE-L", "CIDEr"} <= set(scores)
-    assert 0.05 < scores["BLEU-4"] < 1
-    assert scores["CIDEr"] > 0.3
+    assert scores["CIDEr"] >= 0.53
+    assert scores["BLEU-4"] >= 0.21
+    assert scores["METEOR"] >= 0.20
     assert info.provenance["images"]["train"] > 0
     assert info.provenance["recipe"]["name"] == "words"
 
