@@ -147,8 +147,8 @@ def main() -> None:
 
     espeak = Espeak(espeakng_loader.get_library_path(), espeakng_loader.get_data_path())
     out = sys.stdout.buffer
+    broken = {"failed": f"espeak-ng cannot read its data in {espeakng_loader.get_data_path()}"}
     for line in sys.stdin.buffer:
-        broken = {"failed": f"espeak-ng cannot read its data in {espeakng_loader.get_data_path()}"}
         answer, pcm = espeak.speak(json.loads(line)) if espeak.works else (broken, b"")
         out.write(json.dumps(answer).encode() + b"\n" + pcm)
         out.flush()

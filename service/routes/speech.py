@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
-import threading
 from collections.abc import Mapping
 
 from flask import Blueprint, Response, request
@@ -12,7 +12,7 @@ from captioner.config import require
 from captioner.errors import OptionError
 from captioner.images import load_pixels
 from captioner.phones import parse_phones
-from captioner.speech import MAX_TEXT, EspeakSpeaker, Sound, Speaker, Voice, speak_caption
+from captioner.speech import MAX_TEXT, EspeakSpeaker, Sound, Voice, speak_caption
 from service.config import ServiceConfig
 from service.errors import RequestError
 from service.inputs import Upload, image_bytes, read_upload
@@ -25,14 +25,7 @@ SPOKEN = ("text", "phones")
 def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
     """The speech route: captions by the models of ``registry``, within the limits of ``config``."""
     routes = Blueprint("speech", __name__)
-    speakers: list[Speaker] = []  # one for this process, made for the first request
-    making = threading.Lock()
-
-    def speaker() -> Speaker:
-        with making:
-            if not speakers:
-                speakers.append(EspeakSpeaker())
-            return speakers[0]
+    speaker = functools.cache(EspeakSpeaker)  # one for this process, made for the first request
 
     @routes.post("/v1/speech")
     def speech() -> Response:
