@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from captioner.checkpoint import ModelInfo, load_model
+from captioner.checkpoint import ModelInfo, load_model, resolve
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.engines import Engine, FloatArray
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
+from captioner.reading import WordReader
 from captioner.tokens import make_tokenizer
 
 
@@ -32,6 +33,8 @@ class Caption:
         token_scores: natural logarithm of each token's probability.
         attention: (T, rows, columns) weights, each token's summing to one: where the model looked.
         model: the model's name.
+        words: what phones read like, see :mod:`captioner.reading`; None where the text is words already, or the model
+            brings no lexicon.
     """
 
     text: str
@@ -41,15 +44,18 @@ class Caption:
     token_scores: tuple[float, ...]
     attention: FloatArray = field(repr=False)
     model: str
+    words: str | None = None
 
     @property
     def sentence(self) -> str:
-        """The text with a capital first letter and a full stop; empty stays empty."""
-        return f"{self.text[0].upper()}{self.text[1:]}." if self.text else ""
+        """The words with a capital first letter and a full stop; empty stays empty."""
+        words = self.text if self.words is None else self.words
+        return f"{words[0].upper()}{words[1:]}." if words else ""
 
     def to_row(self) -> dict[str, Any]:
-        """``{"text", "tokens", "score"}``, as rows and replies carry it."""
-        return {"text": self.text, "tokens": list(self.tokens), "score": round(self.score, 4)}
+        """``{"text", "tokens", "score"}``, as rows and replies carry it, and ``"words"`` where phones are read."""
+        row: dict[str, Any] = {"text": self.text, "tokens": list(self.tokens), "score": round(self.score, 4)}
+        return row if self.words is None else row | {"words": self.words}
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,13 @@ class Captioner:
     Args:
         engine: runs the network.
         info: what the model says of itself.
+        word_reader: reads its phones as words.
     """
 
-    def __init__(self, engine: Engine, info: ModelInfo) -> None:
+    def __init__(self, engine: Engine, info: ModelInfo, word_reader: WordReader | None = None) -> None:
         self.engine = engine
         self.info = info
+        self.word_reader = word_reader
         self._tokenizer = make_tokenizer(info.tokenizer)
 
     @property
@@ -178,6 +186,7 @@ class Captioner:
             token_scores=hypothesis.token_log_probabilities,
             attention=hypothesis.weights.reshape(len(tokens), model.grid_rows, model.grid_columns),
             model=self.name,
+            words=" ".join(self.word_reader.read(tokens)) if self.word_reader else None,
         )
 
 
@@ -196,4 +205,5 @@ def load(model: str | Path = "words", *, device: str | None = None, precision: s
     from captioner.engines.torch_engine import TorchEngine  # torch is slow to import
 
     network, info = load_model(model)
-    return Captioner(TorchEngine(network, device=device, precision=precision), info)
+    word_reader = WordReader.load(resolve(model))
+    return Captioner(TorchEngine(network, device=device, precision=precision), info, word_reader)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import captioner
@@ -18,8 +19,11 @@ from captioner.captioner import Result
 from captioner.checkpoint import ModelInfo, bundled_models, read_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, open_image
+from captioner.sound import Sound, wav_header, wav_stream
 
 STDIN = "-"
+OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram")
+READ_AT_ONCE = 10_000  # characters of text to speak
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +63,11 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept; 1 is greedy [the model's own]")
     caption.add_argument("--n-best", type=int, metavar="K", help="captions a picture, a line each [1]")
     caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
-    caption.add_argument("--sentence", action="store_true", help="a capital first letter and a full stop")
+    caption.add_argument("--length-penalty", type=float, metavar="P", help="0 prefers short ones [the model's own]")
+    caption.add_argument("--no-repeat-ngram", type=int, metavar="N", help="say no N tokens twice [the model's own]")
+    caption.add_argument(
+        "--sentence", action="store_true", help="a capital first letter and a full stop; of phones, their words"
+    )
     caption.add_argument("--json", action="store_true", help="a JSON row a picture instead")
     caption.add_argument(
         "--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only"
@@ -73,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     speak.set_defaults(run=speak_command)
     said = speak.add_mutually_exclusive_group(required=True)
     said.add_argument("image", nargs="?", metavar="IMAGE", help="a picture's path; - reads a picture from stdin")
-    said.add_argument("--text", help="speak this text instead")
+    said.add_argument("--text", help="speak this text instead; - reads a text of any length from stdin")
     said.add_argument("--phones", help="speak these ARPAbet phones instead: 'DH AH0 | D AO1 G'")
     speak.add_argument("--output", required=True, type=Path, metavar="OUT.wav", help="16-bit mono; - writes to stdout")
     speak.add_argument("--from", dest="model", metavar="MODEL", help="with IMAGE: the model that captions it [words]")
@@ -103,7 +111,7 @@ def caption_command(arguments: argparse.Namespace) -> int:
     """``captioner caption``: every picture gets its line, failures theirs on stderr."""
     if arguments.attention and len(arguments.images) != 1:
         raise OptionError("--attention draws one picture: give one IMAGE")
-    given = {name: getattr(arguments, name) for name in ("beam_size", "n_best", "max_length")}
+    given = {name: getattr(arguments, name) for name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
     sources = [sys.stdin.buffer.read() if name == STDIN else name for name in arguments.images]
@@ -137,7 +145,7 @@ def _draw(path: Path, source: ImageSource, result: Result) -> None:
 
 
 def speak_command(arguments: argparse.Namespace) -> int:
-    """``captioner speak``: a picture, a text or phones, as a WAV file."""
+    """``captioner speak``: a picture, a text or phones, as a WAV file that is written as it is spoken."""
     from captioner.phones import parse_phones
     from captioner.speech import EspeakSpeaker, Voice, speak_caption
 
@@ -145,23 +153,45 @@ def speak_command(arguments: argparse.Namespace) -> int:
         raise OptionError("--from names the model that captions a picture: give an IMAGE")
     voice = Voice(arguments.voice, arguments.rate, arguments.pitch)
     with EspeakSpeaker() as speaker:
-        if arguments.text is not None:
-            said, sound = arguments.text, speaker.text(arguments.text, voice)
+        if arguments.text == STDIN:
+            said, sounds = "", speaker.stream(_read_text(), voice)
+        elif arguments.text is not None:
+            said, sounds = arguments.text, speaker.stream(arguments.text, voice)
         elif arguments.phones is not None:
-            said, sound = arguments.phones, speaker.phones(parse_phones(arguments.phones), voice)
+            said, sounds = arguments.phones, speaker.stream_phones(parse_phones(arguments.phones), voice)
         else:
             model = captioner.load(arguments.model or "words")
             caption = model(sys.stdin.buffer.read() if arguments.image == STDIN else arguments.image)
-            said, sound = caption.text, speak_caption(speaker, caption, model.info.tokenizer, voice)
-    if str(arguments.output) == STDIN:
-        sys.stdout.buffer.write(sound.wav())
-        return 0
-    try:
-        arguments.output.write_bytes(sound.wav())
-    except OSError as error:
-        raise CaptionerError(f"cannot write {arguments.output}: {error.strerror or error}") from error
-    print(said)
+            said = caption.text if caption.words is None else f"{caption.text}\n{caption.words}"
+            sounds = iter([speak_caption(speaker, caption, model.info.tokenizer, voice)])
+        _write_sounds(arguments.output, sounds)
+    if said and str(arguments.output) != STDIN:
+        print(said)
     return 0
+
+
+def _read_text() -> Iterator[str]:
+    """Standard input, a line at a time or what of a line is bearable at once."""
+    text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace")
+    return iter(lambda: text.readline(READ_AT_ONCE), "")
+
+
+def _write_sounds(path: Path, sounds: Iterator[Sound]) -> None:
+    first = next(sounds)  # what cannot be spoken leaves no file
+    parts = wav_stream(itertools.chain([first], sounds))
+    if str(path) == STDIN:
+        for part in parts:
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+        return
+    try:
+        with path.open("wb") as file:
+            size = sum(file.write(part) for part in parts) - len(wav_header(first.sample_rate))
+            if file.seekable():  # now that its length is known
+                file.seek(0)
+                file.write(wav_header(first.sample_rate, size))
+    except OSError as error:
+        raise CaptionerError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def models_command(_arguments: argparse.Namespace) -> int:
@@ -185,7 +215,8 @@ def info_command(arguments: argparse.Namespace) -> int:
         "figures": _figures(info) or "none recorded",
         "pictures": f"{image.width} x {image.height} pixels, {image.fit}",
         "encoder": f"{model.encoder}, grid {model.grid_rows} x {model.grid_columns} x {model.grid_features}",
-        "decoder": f"LSTM {model.hidden_size}, attention {model.attention_size}, embedding {model.embedding_size}",
+        "decoder": f"{model.reader} {model.value_size}, LSTM {model.hidden_size}, attention {model.attention_size}, "
+        f"embedding {model.embedding_size}" + ", input feeding" * model.input_feeding,
         "vocabulary": f"{len(info.vocabulary)} {info.tokenizer}",
         "decoding": ", ".join(f"{name} {value}" for name, value in info.decoding.to_dict().items()),
         "trained on": ", ".join(f"{count} {split}" for split, count in info.provenance.get("images", {}).items()),

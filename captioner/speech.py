@@ -1,40 +1,34 @@
 """Phones or text → sound, through espeak-ng in a process of its own (:mod:`captioner.espeak`).
 
 espeak-ng 1.52 drops the rest of a word behind an unknown symbol, crashes on some two hundred phones without a space
-and misreads calls of more than some seven hundred bytes. So only known phones reach it, in chunks far below both.
+and misreads calls of more than some seven hundred bytes. So only known phones reach it, in chunks far below both; what
+is long becomes a stream of sounds, a request to the process each.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import re
 import reprlib
 import subprocess
 import sys
 import threading
-import unicodedata
-import wave
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from captioner.captioner import Caption
+from captioner.chunks import phone_chunks, read_back, text_chunks
 from captioner.config import require
 from captioner.errors import DependencyError, OptionError, SpeechError
-from captioner.phones import SCHWA, split_stress, split_words
+from captioner.sound import MAX_SECONDS, Sound, join
 
-MAX_PHONES = 40  # a chunk
-MAX_BYTES = 600
-MAX_TEXT = 10_000  # characters or phones
-MAX_SECONDS = 1200  # of sound: numbers and symbols are longer aloud than on paper
-TIMEOUT = 60.0  # seconds that one request may take; twenty minutes of sound take a few
-
-STRESS_MARKS = {"": "", "0": "", "1": "'", "2": ","}
+MAX_TEXT = 10_000  # characters or phones of one sound; a stream has no limit
+TIMEOUT = 60.0  # seconds that one chunk may take; twenty minutes of sound take a few
 
 
 @dataclass(frozen=True)
@@ -64,36 +58,6 @@ class Voice:
 DEFAULT_VOICE = Voice()
 
 
-@dataclass(frozen=True)
-class Sound:
-    """Spoken audio.
-
-    Attributes:
-        pcm: 16-bit little-endian mono samples.
-        sample_rate: samples a second.
-        spoken: the phones as the engine reports them, in its own spelling.
-    """
-
-    pcm: bytes = field(repr=False)
-    sample_rate: int
-    spoken: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return len(self.pcm) / 2 / self.sample_rate
-
-    def wav(self) -> bytes:
-        """The content of a WAV file."""
-        buffer = io.BytesIO()
-        with wave.open(buffer, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(self.sample_rate)
-            file.writeframes(self.pcm)
-        return buffer.getvalue()
-
-
 class Speaker(Protocol):
     """Whatever speaks: espeak-ng here, another engine or a cloud voice elsewhere."""
 
@@ -103,6 +67,10 @@ class Speaker(Protocol):
 
     def phones(self, tokens: Sequence[str], voice: Voice = DEFAULT_VOICE) -> Sound:
         """Speak a phone sequence, see :mod:`captioner.phones`."""
+        ...
+
+    def stream(self, text: str | Iterable[str], voice: Voice = DEFAULT_VOICE) -> Iterator[Sound]:
+        """Speak written words of any length; the sounds follow one another as they are made."""
         ...
 
 
@@ -129,24 +97,45 @@ class EspeakSpeaker:
             SpeechError: espeak-ng failed.
         """
         require(len(text) <= MAX_TEXT, f"the text is too long to speak: {len(text)} characters, at most {MAX_TEXT}")
-        chunks = list(text_chunks(text))
-        require(bool(chunks), "there is no text to speak")
-        return self._speak(chunks, voice, phones=False)
+        return join(self.stream(text, voice))
 
     def phones(self, tokens: Sequence[str], voice: Voice = DEFAULT_VOICE) -> Sound:
         """Speak a phone sequence, with a voice of English: those of other languages lack some of its phones.
 
+        Stress that is not told and pauses come from :mod:`captioner.prosody`. What is reported as spoken equals what
+        was asked for, variants of a phone being read back as that phone (:func:`captioner.chunks.read_back`).
+
         Raises:
             OptionError: a token is no phone, there are none or too many, or there is no such English voice.
             SpeechError: espeak-ng failed.
+            DependencyError: stress is missing, and so is the dictionary that tells it.
+        """
+        require(len(tokens) <= MAX_TEXT, f"these are too many phones to speak: {len(tokens)}, at most {MAX_TEXT}")
+        return join(self.stream_phones(tokens, voice))
+
+    def stream(self, text: str | Iterable[str], voice: Voice = DEFAULT_VOICE) -> Iterator[Sound]:
+        """Speak written words as they come; between two sounds, others may use the speaker.
+
+        Args:
+            text: of any length, whole or in parts, as the lines of a file are.
+            voice: how.
+
+        Raises:
+            OptionError: the text is empty, or there is no such voice; with the first sound.
+            SpeechError: espeak-ng failed.
+        """
+        return self._sounds(text_chunks(text), "there is no text to speak", voice, phones=False)
+
+    def stream_phones(self, tokens: Sequence[str], voice: Voice = DEFAULT_VOICE) -> Iterator[Sound]:
+        """Speak a phone sequence of any length, as :meth:`phones` and :meth:`stream` do.
+
+        Raises:
+            OptionError, SpeechError, DependencyError: as there, with the first sound.
         """
         require(
             voice.name.startswith("en"), f"phones are of English: voice must be one such as en-us, not {voice.name}"
         )
-        require(len(tokens) <= MAX_TEXT, f"these are too many phones to speak: {len(tokens)}, at most {MAX_TEXT}")
-        chunks = list(phone_chunks(tokens))
-        require(bool(chunks), "there are no phones to speak")
-        return self._speak(chunks, voice, phones=True)
+        return self._sounds(phone_chunks(tokens), "there are no phones to speak", voice, phones=True)
 
     def transcribe(self, words: Sequence[str], voice: Voice = DEFAULT_VOICE) -> list[str]:
         """IPA of each word by the rules of espeak-ng.
@@ -173,11 +162,16 @@ class EspeakSpeaker:
     ) -> None:
         self.close()
 
-    def _speak(self, chunks: list[str], voice: Voice, *, phones: bool) -> Sound:
-        settings = {"voice": voice.name, "rate": voice.rate, "pitch": voice.pitch}
+    def _sounds(self, chunks: Iterable[str], nothing: str, voice: Voice, *, phones: bool) -> Iterator[Sound]:
+        settings = {"voice": voice.name, "rate": voice.rate, "pitch": voice.pitch, "phones": phones}
         limits = {"most_bytes": MAX_SECONDS * 2 * 22_050}
-        answer, pcm = self._request({**settings, **limits, "chunks": chunks, "phones": phones})
-        return Sound(pcm, answer["sample_rate"], tuple(answer["spoken"]))
+        empty = True
+        for chunk in chunks:
+            answer, pcm = self._request({**settings, **limits, "said": chunk})
+            spoken = read_back(answer["spoken"]) if phones else answer["spoken"]
+            yield Sound(pcm, answer["sample_rate"], tuple(spoken))
+            empty = False
+        require(not empty, nothing)
 
     def _request(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         with self._turn:
@@ -251,68 +245,3 @@ def speak_caption(speaker: Speaker, caption: Caption, tokenizer: str, voice: Voi
     if tokenizer == "symbols":
         return speaker.phones(caption.tokens, voice)
     return speaker.text(caption.sentence, voice)
-
-
-def text_chunks(text: str) -> Iterator[str]:
-    """Text in parts that espeak-ng reads in one call: whole sentences where they fit, else whole words."""
-    plain = "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
-    for sentence in re.split(r"(?<=[.!?;:])\s+", plain):
-        part = ""
-        for word in sentence.split():
-            for piece in _cut(word):
-                longer = f"{part} {piece}".strip()
-                if len(longer.encode()) > MAX_BYTES:
-                    yield part
-                    longer = piece
-                part = longer
-        if part:
-            yield part
-
-
-def _cut(word: str) -> Iterator[str]:
-    """A word in pieces of at most :data:`MAX_BYTES` bytes; four bytes are the most that a character has."""
-    for start in range(0, len(word), MAX_BYTES // 4):
-        yield word[start : start + MAX_BYTES // 4]
-
-
-def phone_chunks(tokens: Sequence[str]) -> Iterator[str]:
-    """Phones in parts that espeak-ng speaks in one call, in its spelling: ``"[[D|@ d|'O:|g]]"``.
-
-    Raises:
-        OptionError: a token is no phone.
-    """
-    chunk: list[str] = []
-    count = 0
-    for word in split_words(tokens):
-        spelt = mnemonics(word)
-        for start in range(0, len(spelt), MAX_PHONES):
-            piece = spelt[start : start + MAX_PHONES]
-            if count + len(piece) > MAX_PHONES:
-                yield f"[[{' '.join(chunk)}]]"
-                chunk, count = [], 0
-            chunk.append("|".join(piece))
-            count += len(piece)
-    if chunk:
-        yield f"[[{' '.join(chunk)}]]"
-
-
-def mnemonics(word: Sequence[str]) -> list[str]:
-    """A word's phones as espeak-ng spells them, stressed.
-
-    Where the phones tell no stress, the first vowel other than AH gets it, and else an AH within consonants; what
-    is left, such as DH AH, stays unstressed, its AH a schwa, as articles and most short function words are.
-
-    Raises:
-        OptionError: a token is no phone.
-    """
-    pairs = [split_stress(token) for token in word]
-    if any(stress for _, stress in pairs):
-        return [STRESS_MARKS[stress] + phone.espeak for phone, stress in pairs]
-    full = [index for index, (phone, _) in enumerate(pairs) if phone.vowel and phone.arpabet != "AH"]
-    short = [index for index, (phone, _) in enumerate(pairs) if phone.vowel and 0 < index < len(pairs) - 1]
-    stressed = (full or short or [-1])[0]
-    return [
-        ("'" if index == stressed else "")
-        + (SCHWA.espeak if phone.arpabet == "AH" and index != stressed else phone.espeak)
-        for index, (phone, _) in enumerate(pairs)
-    ]

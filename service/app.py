@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Iterable
@@ -10,10 +11,11 @@ from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 
 from captioner import Captioner
+from captioner.speech import EspeakSpeaker
 from service import errors
 from service.config import ServiceConfig
 from service.models import ModelRegistry, ServedModel, find_models, load_in_background
-from service.routes import caption, health, home, models, speech
+from service.routes import caption, health, huggingface, models, page, speech
 
 REQUEST_ID_HEADER = "X-Request-ID"
 # Printable and short: it goes into logs and headers as it came.
@@ -48,16 +50,18 @@ def create_app(config: ServiceConfig | None = None, captioners: Iterable[Caption
         load_in_background(found, config.torch_threads)
     else:
         registry = ModelRegistry(ServedModel(loaded.info, loaded) for loaded in captioners)
+    speaker = functools.cache(EspeakSpeaker)  # one for this process, made for the first request
 
     app = _Application("service", static_folder=None)
     app.before_request(_name_request)
     app.after_request(_return_request_id)
     errors.register(app)
-    app.register_blueprint(home.blueprint())
+    app.register_blueprint(page.blueprint())
     app.register_blueprint(health.blueprint(registry))
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(caption.blueprint(registry, config))
-    app.register_blueprint(speech.blueprint(registry, config))
+    app.register_blueprint(speech.blueprint(registry, config, speaker))
+    app.register_blueprint(huggingface.blueprint(registry, config, speaker))
     return app
 
 

@@ -6,6 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from captioner.errors import OptionError
 from captioner.speech import DEFAULT_VOICE, Voice
@@ -24,14 +25,14 @@ class CaptionOptions:
 
     model: str | None
     attention: bool
-    decoding: dict[str, int | float]
+    decoding: dict[str, Any]
 
 
 def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> CaptionOptions:
     """Check the fields of a query, a form (texts) or a JSON object (typed values).
 
     Raises:
-        OptionError: a field is unknown, of the wrong type, or over this service's limit.
+        OptionError: a field is unknown, of the wrong type, over this service's limit, or would be ignored.
     """
     known = ("model", "attention", *DECODING)
     unknown = sorted(set(fields) - set(known))
@@ -40,12 +41,15 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     model = fields.get("model")
     if not isinstance(model, str | None):
         raise _wrong("model", "a name", model)
-    decoding = {name: read(name, fields[name]) for name, read in DECODING.items() if name in fields}
+    decoding: dict[str, Any] = {name: read(name, fields[name]) for name, read in DECODING.items() if name in fields}
     limits = {"beam_size": config.max_beam_size, "n_best": config.max_beam_size, "max_length": config.max_tokens}
     for name, most in limits.items():
         if decoding.get(name, 0) > most:
             raise OptionError(f"{name} may be at most {most} here")
-    return CaptionOptions(model, _flag("attention", fields.get("attention", False)), decoding)
+    for name, method in METHODS.items():
+        if name in decoding and decoding.get("method", "beam") != method:
+            raise OptionError(f"{name} has a meaning with method={method} only")
+    return CaptionOptions(model, read_flag("attention", fields.get("attention", False)), decoding)
 
 
 def parse_voice(fields: Mapping[str, object]) -> tuple[Voice, dict[str, object]]:
@@ -82,21 +86,38 @@ def _number(name: str, value: object) -> float:
     raise _wrong(name, "a number", value)
 
 
-def _flag(name: str, value: object) -> bool:
+def read_flag(name: str, value: object) -> bool:
+    """A truth value, or its text.
+
+    Raises:
+        OptionError: it is neither.
+    """
     text = str(value).lower() if isinstance(value, bool | str) else ""
     if text not in ("true", "false", "1", "0"):
         raise _wrong(name, "true or false", value)
     return text in ("true", "1")
 
 
+def _method(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise _wrong(name, "beam or sample", value)
+
+
 def _wrong(name: str, wanted: str, value: object) -> OptionError:
     return OptionError(f"{name} must be {wanted}, not {reprlib.repr(value)}")
 
 
-DECODING: dict[str, Callable[[str, object], int | float]] = {
+DECODING: dict[str, Callable[[str, object], int | float | str]] = {
     "beam_size": _whole,
     "n_best": _whole,
     "max_length": _whole,
     "length_penalty": _number,
     "no_repeat_ngram": _whole,
+    "method": _method,
+    "temperature": _number,
+    "top_k": _whole,
+    "top_p": _number,
+    "seed": _whole,
 }
+METHODS = {"beam_size": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample", "seed": "sample"}

@@ -1,4 +1,4 @@
-"""The README's blocks, executed: what it promises a newcomer is what happens."""
+"""The blocks of README and docs, executed: what they promise a newcomer is what happens."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ from urllib.error import URLError
 import pytest
 from PIL import Image
 
+from captioner.phones import parse_phones
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "training" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README = PAGES["README.md"]
 ANYTHING = "…"
 # The virtual environment's commands first, as its activation does.
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in BLOCKS if name == language]
+def blocks(language: str, *pages: str) -> list[str]:
+    """The blocks of the README, or of ``pages``."""
+    found = (re.findall(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL) for page in pages or (README,))
+    return [text for page in found for name, text in page if name == language]
 
 
-def commands(start: str) -> list[str]:
-    return [line for text in blocks("sh") for line in text.splitlines() if line.startswith(start)]
+def commands(start: str, *pages: str) -> list[str]:
+    """The lines of shell blocks that begin so, each once; a backslash joins lines."""
+    lines = (line for text in blocks("sh", *pages) for line in text.replace("\\\n", "").splitlines())
+    return list(dict.fromkeys(line for line in lines if line.startswith(start)))
 
 
 @pytest.fixture
@@ -71,11 +80,12 @@ def _wait_until_ready(url: str) -> None:
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:
-    assert len(BLOCKS) == README.count("```") // 2 - 1, "one block, the tree of folders, names no language"
-    assert {language for language, _ in BLOCKS} == {"sh", "json", "console", "python"}
+    named = [len(blocks(language)) for language in ("sh", "json", "console", "python")]
+    assert all(named)
+    assert sum(named) == README.count("```") // 2 - 1, "one block, the tree of folders, names no language"
 
 
-@pytest.mark.parametrize("command", commands("make"))
+@pytest.mark.parametrize("command", commands("make", *PAGES.values()))
 def test_make_targets_exist(command: str) -> None:
     planned = subprocess.run(
         [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -83,7 +93,7 @@ def test_make_targets_exist(command: str) -> None:
     assert planned.returncode == 0, planned.stderr
 
 
-@pytest.mark.parametrize("block", blocks("console"))
+@pytest.mark.parametrize("block", blocks("console", *PAGES.values()))
 def test_console_sessions(block: str, folder: Path) -> None:
     parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
     assert parts
@@ -145,9 +155,21 @@ def test_the_reply_looks_as_shown(folder: Path, server: str) -> None:
     assert result["captions"][0].keys() == expected["captions"][0].keys()
 
 
-@pytest.mark.parametrize("command", commands("python -m"))
+@pytest.mark.parametrize("block", blocks("python", PAGES["docs/image2speech.md"]))
+def test_python_blocks_of_the_docs(block: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    phones, words, seconds = done.stdout.splitlines()
+    assert len(parse_phones(phones)) > 10
+    assert re.fullmatch(r"[a-z' ]+", words)
+    assert 0.5 < float(seconds) < 10
+
+
+@pytest.mark.parametrize("command", commands("python -m", *PAGES.values()))
 def test_training_commands_take_these_options(command: str) -> None:
-    _, _, module, *arguments = shlex.split(command)
+    _, _, module, *arguments = shlex.split(command, comments=True)
     told = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -155,9 +177,12 @@ def test_training_commands_take_these_options(command: str) -> None:
         assert not argument.startswith("--") or argument in told
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [(page, target) for page, text in PAGES.items() for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", text)],
+)
+def test_links_lead_somewhere(page: str, target: str) -> None:
+    assert ((ROOT / page).parent / target).exists()
 
 
 def test_settings_named_here_are_read() -> None:

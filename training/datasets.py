@@ -3,7 +3,8 @@
 The layout is recognised by looking, in this order:
 
 =========  ==========================================================================================================
-JSONL      rows ``{"image", "caption" | "captions" | "tokens"}`` in train.jsonl, dev.jsonl and test.jsonl, or one file
+JSONL      rows ``{"image", "caption" | "captions", "tokens"}``, text, tokens or both, in train.jsonl, dev.jsonl and
+           test.jsonl, or one file
 Karpathy   ``dataset_flickr8k.json``
 original   ``Flickr8k.token.txt`` with ``Flickr_8k.trainImages.txt``, ``.devImages.txt`` and ``.testImages.txt``
 Kaggle     ``captions.txt``, a table ``image,caption``; the original lists decide the splits if they lie there too
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from captioner.errors import DataError
 from training import layouts
-from training.layouts import SPLITS, Row
+from training.layouts import SPLITS, Row, as_text
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ class Example:
 
     Attributes:
         image: path of the picture; the file exists.
-        captions: raw text, at least one.
+        captions: raw text, at least one: what people read. The tokens with spaces between, where there is no text.
         split: ``train``, ``dev`` or ``test``.
-        tokens: one sequence per caption, to be used as given; None where the text is to be tokenised.
+        tokens: one sequence per caption, what a model learns as it is; None where the text is to be tokenised.
     """
 
     image: Path
     captions: tuple[str, ...]
     split: str
     tokens: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the captions tell more than the tokens do."""
+        return self.tokens is None or self.captions != tuple(map(as_text, self.tokens))
 
 
 def read_dataset(source: str | Path, *, required: Sequence[str] = ()) -> dict[str, list[Example]]:

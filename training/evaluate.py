@@ -2,6 +2,9 @@
 
 Figures follow the coco-caption standard: Penn Treebank tokens on both sides, lower-cased, without punctuation, all
 references, captions decoded freely. Figures from ``--tokenizer simple`` are not comparable with it.
+
+A model of phones is measured by its phones (:mod:`training.phone_metrics`), and where it can read them, by its words
+too. With ``--phones``, the words of any other model are pronounced and measured as phones beside.
 """
 
 from __future__ import annotations
@@ -20,29 +23,44 @@ from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from training.datasets import read_dataset
 from training.metrics import require_scoring, score
+from training.phone_metrics import score_chance, score_people, score_phones
 from training.predict import predict
+from training.pronounce import phones_of, pronounce
 
 OPTIONS = ("beam_size", "length_penalty", "max_length", "no_repeat_ngram")
 
 
-def evaluate(model: captioner.Captioner, data: Path, split: str, tokenizer: str, **options: Any) -> dict[str, Any]:
+def evaluate(
+    model: captioner.Captioner, data: Path, split: str, tokenizer: str, *, phones: bool = False, **options: Any
+) -> dict[str, Any]:
     """Caption a split and score it.
+
+    Args:
+        model: what captions.
+        data: a dataset, see :mod:`training.datasets`.
+        split: of the dataset.
+        tokenizer: of the word metrics, see :func:`training.metrics.score`.
+        phones: measure a model of words as phones too; a model of phones always is.
+        **options: of decoding.
 
     Returns:
         ``scores`` by metric, what they rest on (``split``, ``images``, ``tokenizer``, ``decoding``, ``engine``,
-        ``seconds``), and ``predictions``: a row an image with its references.
+        ``seconds``), ``anchors``: what chance and people score as phones, and ``predictions``: a row an image with its
+        references.
 
     Raises:
         DataError: the split is not there.
-        DependencyError: the metrics' package or Java is missing.
+        DependencyError: the metrics' package or Java is missing, or for phones, the ``speech`` extra.
     """
-    require_scoring(tokenizer)
+    symbols = model.info.tokenizer == "symbols"
+    words = not symbols or model.word_reader is not None
+    if words:
+        require_scoring(tokenizer)
     examples = read_dataset(data, required=(split,))[split]
     started = time.monotonic()
     captions = predict(model, examples, **options)
     seconds = time.monotonic() - started
-    references = [example.captions for example in examples]
-    return {
+    figures: dict[str, Any] = {
         "model": model.name,
         "split": split,
         "images": len(examples),
@@ -50,17 +68,27 @@ def evaluate(model: captioner.Captioner, data: Path, split: str, tokenizer: str,
         "decoding": model.options(**options).to_dict(),
         "engine": model.engine.name,
         "seconds": round(seconds, 1),
-        "scores": score(references, [caption.text for caption in captions], tokenizer),
-        "predictions": [
-            {
-                "image": example.image.name,
-                "model": model.name,
-                "captions": [caption.to_row()],
-                "references": list(example.captions),
-            }
-            for example, caption in zip(examples, captions, strict=True)
-        ],
+        "scores": {},
+        "anchors": {},
     }
+    if symbols or phones:
+        references = phones_of(examples)
+        said = [caption.tokens for caption in captions] if symbols else pronounce(caption.text for caption in captions)
+        figures["scores"] |= score_phones(references, said)
+        figures["anchors"] = {"chance": score_chance(references), "people": score_people(references)}
+    if words and (not symbols or all(example.has_text for example in examples)):
+        texts = [caption.text if caption.words is None else caption.words for caption in captions]
+        figures["scores"] |= score([example.captions for example in examples], texts, tokenizer)
+    figures["predictions"] = [
+        {
+            "image": example.image.name,
+            "model": model.name,
+            "captions": [caption.to_row()],
+            "references": list(example.captions),
+        }
+        for example, caption in zip(examples, captions, strict=True)
+    ]
+    return figures
 
 
 def record(model: str | Path, figures: dict[str, Any]) -> None:
@@ -76,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Measure a model on a split.")
     parser.add_argument("--model", required=True, help="a bundled model's name or a model directory")
     parser.add_argument("--data", required=True, type=Path, help="dataset: Flickr8k in any layout, or JSONL")
+    parser.add_argument(
+        "--phones", action="store_true", help="pronounce a model's words and measure them as phones too"
+    )
     parser.add_argument("--split", choices=("train", "dev", "test"), default="dev")
     parser.add_argument("--tokenizer", choices=("ptb", "simple"), default="ptb", help="simple needs no Java [ptb]")
     parser.add_argument("--beam-size", type=int)
@@ -92,13 +123,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
         model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
-        figures = evaluate(model, arguments.data, arguments.split, arguments.tokenizer, **options)
+        figures = evaluate(
+            model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
+        )
         comparable = "" if arguments.tokenizer == "ptb" else " (simple tokeniser: not comparable with the standard)"
         print(
             f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}"
         )
         for metric, value in figures["scores"].items():
-            print(f"{metric:8} {value:.4f}")
+            anchors = [f"   {who} {reach[metric]:.4f}" for who, reach in figures["anchors"].items() if metric in reach]
+            print(f"{metric:12} {value:.4f}{''.join(anchors)}")
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         if arguments.record:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +30,17 @@ WHERE_TO_GET = (
 
 
 class Row(NamedTuple):
-    """One caption of one image; ``split`` is None where the layout does not decide it."""
+    """One caption of one image; ``split`` is None where the layout does not decide it, ``tokens`` where text does."""
 
     image: Path
     split: str | None
     caption: str
     tokens: tuple[str, ...] | None = None
+
+
+def as_text(tokens: Sequence[str]) -> str:
+    """What people read where tokens come without text."""
+    return " ".join(tokens)
 
 
 def read_rows(source: Path) -> Iterator[Row]:
@@ -142,25 +147,32 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 def _captions(values: dict[str, Any], where: str) -> Iterator[tuple[str, tuple[str, ...] | None]]:
     """The captions of a JSONL row, each with its tokens if it comes with any."""
     given = [values[key] for key in ("caption", "captions", "tokens") if key in values]
-    if len(given) != 1 or not given[0]:
-        raise DataError(f'{where}: expected one of "caption", "captions" and "tokens", and not an empty one')
-    (content,) = given
-    if "tokens" in values:
-        sequences = content if isinstance(content, list) and isinstance(content[0], list) else [content]
-        for tokens in sequences:
-            if (
-                not isinstance(tokens, list)
-                or not tokens
-                or not all(isinstance(token, str) and token for token in tokens)
-            ):
-                raise DataError(f'{where}: "tokens" must be a list of strings, or a list of such lists')
-            yield " ".join(tokens), tuple(tokens)
+    if not given or not all(given) or {"caption", "captions"} <= values.keys():
+        raise DataError(f'{where}: expected "caption" or "captions", "tokens", or text and tokens, none of them empty')
+    texts, sequences = list(_texts(values, where)), list(_sequences(values, where))
+    if texts and sequences and len(texts) != len(sequences):
+        raise DataError(f"{where}: {len(texts)} captions but {len(sequences)} sequences of tokens; give as many")
+    if sequences:
+        yield from zip(texts or map(as_text, sequences), sequences, strict=True)
     else:
-        captions = [content] if "caption" in values else content
-        if not isinstance(captions, list):
-            raise DataError(f'{where}: "captions" must be a list of strings')
-        for caption in captions:
-            yield _caption(caption, where), None
+        yield from ((text, None) for text in texts)
+
+
+def _texts(values: dict[str, Any], where: str) -> Iterator[str]:
+    captions = [values["caption"]] if "caption" in values else values.get("captions", [])
+    if not isinstance(captions, list):
+        raise DataError(f'{where}: "captions" must be a list of strings')
+    for caption in captions:
+        yield _caption(caption, where)
+
+
+def _sequences(values: dict[str, Any], where: str) -> Iterator[tuple[str, ...]]:
+    content = values.get("tokens", [])
+    nested = isinstance(content, list) and (not content or isinstance(content[0], list))
+    for tokens in content if nested else [content]:
+        if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) and token for token in tokens):
+            raise DataError(f'{where}: "tokens" must be a list of strings, or a list of such lists')
+        yield tuple(tokens)
 
 
 def _caption(text: object, where: str) -> str:

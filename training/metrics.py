@@ -40,19 +40,35 @@ def score(references: Sequence[Sequence[str]], hypotheses: Sequence[str], tokeni
     """
     require_scoring(tokenizer)
     _check(references, hypotheses)
-    bleu, rouge, cider_standard = _coco("bleu.bleu").Bleu(4), _coco("rouge.rouge").Rouge(), _coco("cider.cider").Cider()
+    rouge, cider_standard = _coco("rouge.rouge").Rouge(), _coco("cider.cider").Cider()
 
     tokenize = _ptb if tokenizer == "ptb" else _simple
     gold, guess = tokenize(references), tokenize([[hypothesis] for hypothesis in hypotheses])
     if not any(sentence for sentences in gold.values() for sentence in sentences):
         raise DataError("the references hold no words to score against, only punctuation")
 
-    figures = {f"BLEU-{n}": figure for n, figure in enumerate(bleu.compute_score(gold, guess, verbose=0)[0], start=1)}
+    figures = {f"BLEU-{n}": figure for n, figure in enumerate(_bleu(gold, guess), start=1)}
     if tokenizer == "ptb":
         figures["METEOR"] = _meteor(gold, guess)
     figures["ROUGE-L"] = rouge.compute_score(gold, guess)[0]
     figures["CIDEr"] = cider_standard.compute_score(gold, guess)[0]
     return {name: float(figure) for name, figure in figures.items()}
+
+
+def bleu(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> list[float]:
+    """BLEU-1 to BLEU-4 of symbols that white space separates already, by pycocoevalcap's own class.
+
+    Raises:
+        DataError: there is nothing to score, or the two sides do not match.
+        DependencyError: pycocoevalcap is missing.
+    """
+    _check(references, hypotheses)
+    return _bleu(dict(enumerate(map(list, references))), {i: [one] for i, one in enumerate(hypotheses)})
+
+
+def _bleu(gold: Sentences, guess: Sentences) -> list[float]:
+    figures: list[float] = _coco("bleu.bleu").Bleu(4).compute_score(gold, guess, verbose=0)[0]
+    return figures
 
 
 def _check(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> None:

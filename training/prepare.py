@@ -6,7 +6,8 @@ Every picture is decoded. Those that cannot be are named on standard error and l
 ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl`` (as far as the data has them) with absolute image paths, and can be
 given as ``--data`` wherever a dataset is read.
 
-With ``--phones`` the captions are pronounced: the rows then hold ARPAbet phones, for models that speak.
+Models that speak learn phones, which then stand in the rows as tokens beside the captions. With ``--phones`` they are
+the captions, pronounced. With ``--alignments`` they are what was said in recordings, as a forced aligner found it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,13 @@ from captioner.errors import CaptionerError, DataError, ImageError, OptionError
 from captioner.images import open_image
 from captioner.phones import BOUNDARY, without_stress
 from captioner.tokens import WordTokenizer
+from training.alignments import SUFFIXES
+from training.alignments.pairing import Dataset, pair
+from training.alignments.symbols import NOISE_CHOICES, PHONE_SETS, SILENCE_CHOICES, SilencePolicy, phone_tokens
 from training.datasets import Example, read_dataset
 from training.layouts import SPLITS
 
 MIN_COUNTS = (1, 2, 3, 4, 5)  # vocabulary thresholds whose coverage is reported
-Dataset = dict[str, list[Example]]
 
 
 def find_broken_images(examples: Iterable[Example]) -> dict[Path, str]:
@@ -143,29 +147,29 @@ def write_dataset(dataset: Dataset, directory: Path) -> None:
     for split, examples in dataset.items():
         with (directory / f"{split}.jsonl").open("w", encoding="utf-8") as file:
             for example in examples:
-                content = {"tokens": example.tokens} if example.tokens else {"captions": example.captions}
-                row = {"image": str(example.image.absolute()), **content}
+                row: dict[str, Any] = {"image": str(example.image.absolute())}
+                row |= {"captions": example.captions} if example.has_text else {}
+                row |= {"tokens": example.tokens} if example.tokens else {}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 all well, 1 something in the data is wrong, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m training.prepare", description="Check and normalise a dataset.")
-    parser.add_argument("--data", type=Path, required=True, help="Flickr8k in any of its layouts, or JSONL")
-    parser.add_argument("--output", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    parser.add_argument("--phones", action="store_true", help="write the captions' phones instead of their text")
-    parser.add_argument("--stress", action="store_true", help="with --phones: keep the stress of vowels")
-    parser.add_argument("--boundaries", action="store_true", help="with --phones: keep a token between words")
-    arguments = parser.parse_args(argv)
-    if (arguments.stress or arguments.boundaries) and not arguments.phones:
-        parser.error("--stress and --boundaries go with --phones")
-    for split in SPLITS:
-        # A split left over from other data would silently join this dataset.
-        if (arguments.output / f"{split}.jsonl").exists():
-            parser.error(f"{arguments.output} already holds {split}.jsonl; remove it or choose another folder")
+    arguments = _parse(argv)
     try:
         dataset = read_dataset(arguments.data)
+        if arguments.alignments:
+            tokens = partial(
+                phone_tokens,
+                policy=arguments.policy,
+                phone_set=arguments.phone_set or "arpabet",
+                stress=arguments.stress,
+                boundaries=arguments.boundaries,
+            )
+            dataset, unspoken, unseen = pair(dataset, arguments.alignments, tokens)
+            for count, what in ((unspoken, "pictures without an utterance"), (unseen, "utterances without a picture")):
+                if count:
+                    print(f"left out {count} {what}", file=sys.stderr)
         broken = find_broken_images(example for examples in dataset.values() for example in examples)
         sound = {split: [example for example in dataset[split] if example.image not in broken] for split in dataset}
         sound = {split: examples for split, examples in sound.items() if examples}
@@ -182,6 +186,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     for image, message in broken.items():
         print(f"left out {image}: {message}", file=sys.stderr)
     return 1 if broken else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.prepare", description="Check and normalise a dataset.")
+    parser.add_argument("--data", type=Path, required=True, help="Flickr8k in any of its layouts, or JSONL")
+    parser.add_argument("--output", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    phones = parser.add_argument_group("phones")
+    source = phones.add_mutually_exclusive_group()
+    source.add_argument("--phones", action="store_true", help="add the captions' phones, pronounced from their text")
+    source.add_argument(
+        "--alignments", type=Path, metavar="PATH", help=f"add phones of recorded speech: a folder of {SUFFIXES} files"
+    )
+    phones.add_argument("--stress", action="store_true", help="keep the stress of vowels")
+    phones.add_argument("--boundaries", action="store_true", help="keep a token between words")
+    speech = parser.add_argument_group("with --alignments")
+    speech.add_argument("--phone-set", choices=PHONE_SETS, help="any keeps the symbols of another language [arpabet]")
+    speech.add_argument("--silence", choices=SILENCE_CHOICES, help="what becomes of pauses [drop]")
+    speech.add_argument("--noise", choices=NOISE_CHOICES, help="what becomes of breath, laughter, unknown words [drop]")
+    speech.add_argument("--shortest-pause", type=float, metavar="SECONDS", help="shorter silence is none [0.05]")
+    arguments = parser.parse_args(argv)
+    if (arguments.stress or arguments.boundaries) and not (arguments.phones or arguments.alignments):
+        parser.error("--stress and --boundaries go with --phones or --alignments")
+    if arguments.stress and arguments.phone_set == "any":
+        parser.error("--stress belongs to ARPAbet; --phone-set any keeps every symbol as it is")
+    policy = {name: getattr(arguments, name) for name in ("silence", "noise", "shortest_pause")}
+    policy = {name: value for name, value in policy.items() if value is not None}
+    if (policy or arguments.phone_set) and not arguments.alignments:
+        parser.error("--phone-set, --silence, --noise and --shortest-pause go with --alignments")
+    try:
+        arguments.policy = SilencePolicy(**policy)
+    except OptionError as error:
+        parser.error(str(error))
+    for split in SPLITS:
+        # A split left over from other data would silently join this dataset.
+        if (arguments.output / f"{split}.jsonl").exists():
+            parser.error(f"{arguments.output} already holds {split}.jsonl; remove it or choose another folder")
+    return arguments
 
 
 def _tokens(example: Example) -> Sequence[Sequence[str]]:

@@ -88,7 +88,7 @@ class Recipe(Config):
         grid_node: see :class:`captioner.config.ModelConfig`, like the other architecture fields.
         encoder_weights: ``imagenet``, a local file, or empty for random ones.
         label_smoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
-        weight_decay: AdamW's.
+        weight_decay: AdamW's; without it that is Adam.
         gradient_clip: largest norm of the gradient.
         average_decay: the model that is evaluated and kept is a moving average with this decay; 0 keeps the last.
         patience: a stage ends after so many epochs without a better dev CIDEr.
@@ -108,6 +108,9 @@ class Recipe(Config):
     attention_size: int = 512
     embedding_size: int = 512
     hidden_size: int = 512
+    output_size: int = 0
+    reader: str = "projection"
+    input_feeding: bool = False
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5

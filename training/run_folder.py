@@ -72,7 +72,8 @@ class RunFolder:
         if not resume:
             raise DataError(f"{self.path} holds a training run: add --resume to go on, or choose another folder")
         saved = self._load(self._last)
-        if saved["recipe"] != json.dumps(self._recipe.to_dict()):
+        begun = Recipe.from_dict(json.loads(saved["recipe"]))  # by an older version, it may lack fields
+        if begun != self._recipe:
             raise DataError(f"{self.path} was begun with another recipe: choose another folder, or undo the change")
         return saved
 

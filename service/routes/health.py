@@ -1,4 +1,7 @@
-"""``GET /health/live`` and ``/health/ready``: for whoever restarts the process and whoever sends it work."""
+"""``GET /health/live`` and ``/health/ready``: for whoever restarts the process and whoever sends it work.
+
+``GET /health`` is the latter, as Hugging Face's client asks for it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ def blueprint(registry: ModelRegistry) -> Blueprint:
     def live() -> dict[str, bool]:
         return {"live": True}
 
+    @routes.get("")
     @routes.get("/ready")
     def ready() -> dict[str, bool]:
         for model in registry:

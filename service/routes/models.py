@@ -28,7 +28,8 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "description": info.description,
         "figures": dict(info.figures),
         "provenance": dict(info.provenance),
-        "image": {"height": info.image.height, "width": info.image.width},
+        "image": {"height": info.image.height, "width": info.image.width, "fit": info.image.fit},
+        "tokenizer": info.tokenizer,
         "vocabulary_size": info.model.vocabulary_size,
         "decoding": info.decoding.to_dict(),
     }

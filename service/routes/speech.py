@@ -1,31 +1,32 @@
-"""``POST /v1/speech``: an image, a text or phones in, a WAV file out."""
+"""``POST /v1/speech``: an image, a text or phones in, a WAV file out, whole or as it is spoken."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, g, request
 
 from captioner.config import require
-from captioner.errors import OptionError
-from captioner.images import load_pixels
+from captioner.errors import CaptionerError, OptionError
 from captioner.phones import parse_phones
-from captioner.speech import MAX_TEXT, EspeakSpeaker, Sound, Voice, speak_caption
+from captioner.sound import Sound, join, wav_stream
+from captioner.speech import MAX_TEXT, EspeakSpeaker, Voice, speak_caption
+from service.captioning import caption_one
 from service.config import ServiceConfig
 from service.errors import RequestError
-from service.inputs import Upload, image_bytes, read_upload
+from service.inputs import Upload, read_upload
 from service.models import ModelRegistry
-from service.options import parse_options, parse_voice
+from service.options import parse_voice, read_flag
 
 SPOKEN = ("text", "phones")
+MAX_STREAM = 200_000  # characters or phones of one stream: some hours of sound
 
 
-def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
-    """The speech route: captions by the models of ``registry``, within the limits of ``config``."""
+def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[[], EspeakSpeaker]) -> Blueprint:
+    """The speech route: captions by the models of ``registry``, by ``speaker``'s voices, within the limits."""
     routes = Blueprint("speech", __name__)
-    speaker = functools.cache(EspeakSpeaker)  # one for this process, made for the first request
 
     @routes.post("/v1/speech")
     def speech() -> Response:
@@ -35,34 +36,51 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
         misplaced = sorted({*SPOKEN, "n_best", "attention"} & set(fields if upload.images else query))
         if misplaced:
             raise OptionError(f"{misplaced[0]} has no meaning here")
-        sound = say(upload, fields, voice) if upload.images else speak(fields, voice)
-        return Response(sound.wav(), mimetype="audio/wav")
+        streamed = read_flag("stream", fields.pop("stream", False))
+        if upload.images:
+            sounds = iter([say(upload, fields, voice)])
+        else:
+            sounds = speak(fields, voice, most=MAX_STREAM if streamed else MAX_TEXT)
+        body = _streamed(sounds) if streamed else join(sounds).wav()
+        return Response(body, mimetype="audio/wav")
 
     def say(upload: Upload, fields: Mapping[str, object], voice: Voice) -> Sound:
         """What a model says about the image."""
-        if len(upload.images) > 1:
-            raise RequestError(f"Speech is of one image; {len(upload.images)} came", code="too_many_images")
-        options = parse_options(fields, config)
-        engine, model = speaker(), registry.get(options.model)  # what is missing is told before anything is decoded
-        decoding = model.ready().options(**options.decoding)
-        pixels = load_pixels(image_bytes(upload.images[0]), model.info.image, max_pixels=config.max_pixels)
-        ((caption, *_),) = model.caption([pixels], decoding)
+        engine = speaker()  # what is missing is told before anything is decoded
+        model, (caption, *_) = caption_one(upload.images, fields, registry, config)
         return speak_caption(engine, caption, model.info.tokenizer, voice)
 
-    def speak(fields: Mapping[str, object], voice: Voice) -> Sound:
+    def speak(fields: Mapping[str, object], voice: Voice, most: int) -> Iterator[Sound]:
         """The text or phones themselves."""
         unknown = sorted(set(fields) - set(SPOKEN))
         if unknown:
-            raise OptionError(f"{reprlib.repr(unknown[0])} has no meaning without an image; voice, rate and pitch have")
+            raise OptionError(
+                f"{reprlib.repr(unknown[0])} has no meaning without an image; voice, rate, pitch and stream have"
+            )
         if "text" in fields:
             text = fields["text"]
             if not isinstance(text, str):
                 raise RequestError('"text" must be a text')
-            return speaker().text(text, voice)
+            require(len(text) <= most, f"the text is too long to speak: {len(text)} characters, at most {most}")
+            return speaker().stream(text, voice)
         phones = fields["phones"]
         if not isinstance(phones, list) or not all(isinstance(phone, str) for phone in phones):
             raise RequestError('"phones" must be a list of ARPAbet phones')
-        require(len(phones) <= MAX_TEXT, f"these are too many phones to speak: {len(phones)}, at most {MAX_TEXT}")
-        return speaker().phones(parse_phones(" ".join(phones)), voice)
+        require(len(phones) <= most, f"these are too many phones to speak: {len(phones)}, at most {most}")
+        return speaker().stream_phones(parse_phones(" ".join(phones)), voice)
 
     return routes
+
+
+def _streamed(sounds: Iterator[Sound]) -> Iterator[bytes]:
+    """A WAV file in parts; what is refused is so before the first one, while the reply can still say why."""
+    request_id, logger = g.request_id, current_app.logger
+    first = next(sounds)
+
+    def parts() -> Iterator[bytes]:
+        try:
+            yield from wav_stream(itertools.chain([first], sounds))
+        except CaptionerError:  # the status is sent: all that is left is to stop
+            logger.exception("request %s broke off while it was spoken", request_id)
+
+    return parts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import ImageError
 from captioner.images import ImageSource, load_pixels
 from captioner.model import CaptionModel
+from captioner.ngrams import NgramModel
+from captioner.reading import WordReader
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +219,27 @@ def a_caption(text: str) -> Caption:
 )
 def test_a_sentence_has_a_capital_and_a_stop(text: str, sentence: str) -> None:
     assert a_caption(text).sentence == sentence
+
+
+def test_phones_are_read_as_words(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
+    """The tiny model's words stand for phones here, and their capitals for what these read like."""
+    lexicon = {token.upper(): [(token,)] for token in tiny_captioner.info.vocabulary.tokens}
+    reader = WordReader(lexicon, NgramModel.learn([list(lexicon)]))
+    caption = Captioner(tiny_captioner.engine, tiny_captioner.info, reader)(pictures[0])
+    assert caption.text == tiny_captioner(pictures[0]).text != ""
+    assert caption.words == caption.text.upper()
+    assert caption.sentence == f"{caption.words}."
+    assert caption.to_row() == tiny_captioner(pictures[0]).to_row() | {"words": caption.words}
+
+
+def test_a_loaded_model_reads_if_its_directory_says_how(tiny_model_dir: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    assert captioner.load(directory, device="cpu").word_reader is None
+    reader = WordReader({"dog": [("D", "AO", "G")]}, NgramModel.learn([["dog"]]))
+    reader.save(directory)
+    loaded = captioner.load(directory, device="cpu").word_reader
+    assert loaded is not None
+    assert loaded.read(["D", "AO", "G"]) == ["dog"]
 
 
 def test_rows_have_the_agreed_shape() -> None:

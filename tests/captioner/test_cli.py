@@ -74,6 +74,10 @@ def test_options_reach_the_model(
     assert caption(photo, "--precision", "fp32", "--n-best", 5, "--max-length", 4, "--sentence") == 0
     expected = tiny_captioner.candidates(photo, n_best=5, max_length=4)
     assert capsys.readouterr().out.splitlines() == [f"{photo}\t{found.sentence}" for found in expected]
+    assert caption(photo, "--n-best", 5, "--length-penalty", 0, "--no-repeat-ngram", 2) == 0
+    expected = tiny_captioner.candidates(photo, n_best=5, length_penalty=0, no_repeat_ngram=2)
+    assert [found.text for found in expected] != [found.text for found in tiny_captioner.candidates(photo, n_best=5)]
+    assert capsys.readouterr().out.splitlines() == [f"{photo}\t{found.text}" for found in expected]
     assert caption(photo, "--precision", "fp32", "--beam-size", 1) == 0
     greedy = tiny_captioner(photo, beam_size=1).text
     assert greedy != tiny_captioner(photo, beam_size=5).text

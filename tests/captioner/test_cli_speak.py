@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from captioner import Captioner
 from captioner.cli import main
+from captioner.errors import SpeechError
+from captioner.sound import Sound
 from captioner.speech import EspeakSpeaker, Voice
 
 
@@ -51,6 +55,33 @@ def test_speech_can_go_to_standard_output() -> None:
     assert len(done.stdout) > 10_000
 
 
+def test_a_long_text_is_read_from_standard_input(
+    wav: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"A dog runs through the grass. " * 50
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert main(["speak", "--rate", "450", "--text", "-", "--output", str(wav)]) == 0
+    assert capsys.readouterr().out == ""
+    with wave.open(str(wav)) as file:
+        assert file.getnframes() / file.getframerate() > 25
+        assert wav.stat().st_size == 44 + 2 * file.getnframes()
+
+
+def test_speech_starts_before_its_text_has_ended() -> None:
+    command = [sys.executable, "-m", "captioner.cli", "speak", "--text", "-", "--output", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"A first line.\nA second one, caf\xe9.\nA third")
+        process.stdin.flush()
+        heard = process.stdout.read(20_000)
+        process.stdin.close()
+        heard += process.stdout.read()
+    assert process.returncode == 0
+    assert heard.startswith(b"RIFF\xff\xff\xff\xffWAVE")
+    assert len(heard) > 80_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -70,6 +101,20 @@ def test_what_cannot_be_spoken_is_told(
     assert main(["speak", *arguments, "--output", str(wav)]) == code
     assert message in capsys.readouterr().err
     assert not wav.exists()
+
+
+def test_what_broke_off_is_told_and_what_was_spoken_stays(
+    wav: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: EspeakSpeaker, text: str, voice: Voice) -> Iterator[Sound]:
+        yield Sound(b"\1\0" * 100, 22050)
+        raise SpeechError("espeak-ng broke down")
+
+    monkeypatch.setattr(EspeakSpeaker, "stream", broken)
+    assert main(["speak", "--text", "a", "--output", str(wav)]) == 1
+    assert "broke down" in capsys.readouterr().err
+    with wave.open(str(wav)) as file:
+        assert file.readframes(200) == b"\1\0" * 100
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,9 +37,19 @@ MODELS = st.builds(
     attention_size=SIZES,
     embedding_size=SIZES,
     hidden_size=SIZES,
+    input_feeding=st.booleans(),
     gated_context=st.booleans(),
     tied_output=st.booleans(),
     dropout=st.floats(0, 0.99),
+)
+PYRAMIDS = st.builds(
+    ModelConfig,
+    vocabulary_size=SIZES,
+    grid_rows=SIZES.map(lambda number: 4 * number),
+    value_size=SIZES.map(lambda number: 2 * number),
+    output_size=SIZES,
+    reader=st.just("pyramid"),
+    tied_output=st.just(False),
 )
 OPTIONS = st.builds(
     DecodingOptions,
@@ -56,7 +66,7 @@ OPTIONS = st.builds(
 )
 
 
-@given(config=IMAGES | MODELS | OPTIONS)
+@given(config=IMAGES | MODELS | PYRAMIDS | OPTIONS)
 def test_json_brings_back_the_same(config: Config) -> None:
     values = json.loads(json.dumps(config.to_dict()))
     back = type(config).from_dict(values)
@@ -116,7 +126,18 @@ IMPOSSIBLE_MODELS = [
         "grid_features",
     )
     for value in (0, -1, 1.5, "8")
-] + [{"dropout": 1.0}, {"dropout": -0.1}, {"dropout": math.nan}]
+] + [
+    {"dropout": 1.0},
+    {"dropout": -0.1},
+    {"dropout": math.nan},
+    {"tied_output": False, "output_size": -1},
+    {"output_size": 1.5},
+    {"output_size": True},
+    {"output_size": 256},  # the output layer is tied to an embedding of 512
+    {"reader": "funnel"},
+    {"reader": "pyramid"},  # 7 x 7 positions are no multiple of four
+    {"grid_rows": 8, "reader": "pyramid", "value_size": 5},
+]
 IMPOSSIBLE_OPTIONS = [
     {name: value}
     for name, values in {
@@ -153,6 +174,9 @@ def test_the_limits_themselves_are_possible() -> None:
     DecodingOptions(beam_size=1, max_length=1, length_penalty=0, temperature=0.01, top_p=0.001)
     DecodingOptions(beam_size=100, n_best=100, max_length=1000, length_penalty=10, temperature=100, top_p=1)
     ModelConfig(vocabulary_size=1, dropout=0)
+    ModelConfig(vocabulary_size=1, embedding_size=256, output_size=256)
+    ModelConfig(vocabulary_size=1, tied_output=False, output_size=1)
+    ModelConfig(vocabulary_size=1, grid_rows=2, grid_columns=2, reader="pyramid", value_size=2)
 
 
 def test_sampling_draws_more_than_a_beam_would_hold() -> None:

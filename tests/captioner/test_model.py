@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from torch import Tensor
 from captioner.config import ModelConfig
 from captioner.model import AdditiveAttention, CaptionModel, Grid, State, expand
 
-ROWS, COLUMNS, FEATURES, VOCABULARY = 2, 3, 1280, 11
+ROWS, COLUMNS, FEATURES, VOCABULARY = 2, 4, 1280, 11
 
 
-def make_model(*, tied: bool = True, gated: bool = True, dropout: float = 0.5) -> CaptionModel:
+def make_model(*, tied: bool = True, gated: bool = True, **changes: Any) -> CaptionModel:
     torch.manual_seed(0)
     config = ModelConfig(
         vocabulary_size=VOCABULARY,
@@ -28,21 +29,24 @@ def make_model(*, tied: bool = True, gated: bool = True, dropout: float = 0.5) -
         attention_size=6,
         tied_output=tied,
         gated_context=gated,
-        dropout=dropout,
     )
-    return CaptionModel(config).eval()
+    return CaptionModel(config.replace(**changes)).eval()
 
 
 def features(images: int) -> Tensor:
     return torch.randn(images, ROWS * COLUMNS, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
-VARIANTS = list(itertools.product([True, False], [True, False]))
+VARIANTS = [{"tied": tied, "gated": gated} for tied, gated in itertools.product([True, False], [True, False])] + [
+    {"input_feeding": True},
+    {"reader": "pyramid"},
+    {"reader": "pyramid", "input_feeding": True, "tied": False, "gated": False, "output_size": 9},
+]
 
 
-@pytest.mark.parametrize(("tied", "gated"), VARIANTS)
-def test_teacher_forcing_is_the_loop_over_step(tied: bool, gated: bool) -> None:
-    model = make_model(tied=tied, gated=gated)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_teacher_forcing_is_the_loop_over_step(variant: dict[str, Any]) -> None:
+    model = make_model(**variant)
     grid = model.read(features(2))
     tokens = torch.randint(VOCABULARY, (6, 4))  # three sequences for each of two images
     logits, weights = model(grid, tokens)
@@ -57,10 +61,10 @@ def test_teacher_forcing_is_the_loop_over_step(tied: bool, gated: bool) -> None:
             torch.testing.assert_close(weights[row, position], step_weights[0])
 
 
-@pytest.mark.parametrize(("tied", "gated"), VARIANTS)
-def test_a_gradient_reaches_every_parameter(tied: bool, gated: bool) -> None:
-    model = make_model(tied=tied, gated=gated).train()
-    pixels = torch.randn(2, 3, 64, 96)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_gradient_reaches_every_parameter(variant: dict[str, Any]) -> None:
+    model = make_model(**variant).train()
+    pixels = torch.randn(2, 3, 64, 128)
     logits, _ = model(model.encode(pixels), torch.randint(VOCABULARY, (2, 5)))
     logits.square().sum().backward()
     untouched = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -150,7 +154,9 @@ def test_a_tied_output_layer_is_the_embedding() -> None:
 
 
 def test_expand_keeps_copies_side_by_side() -> None:
-    state = State(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]))
-    hidden, cell = expand(state, 2)
+    state = State(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]), torch.tensor([[5.0], [6.0]]))
+    hidden, cell, said = expand(state, 2)
     assert hidden.flatten().tolist() == [1, 1, 2, 2]
     assert cell.flatten().tolist() == [3, 3, 4, 4]
+    assert said.flatten().tolist() == [5, 5, 6, 6]
+    assert expand(state._replace(said=said[:2, :0]), 2).said.shape == (4, 0)

@@ -82,7 +82,7 @@ def test_select_takes_rows_of_grids_and_states(tiny_model: CaptionModel, pixels:
         assert type(chosen) is type(value)
         for part, whole in zip(chosen, value, strict=True):
             assert torch.equal(part, whole[[1, 0, 1]])
-            assert not torch.equal(whole[0], whole[1])
+            assert whole[0].numel() == 0 or not torch.equal(whole[0], whole[1])  # this model feeds nothing back
         assert all(part.shape[0] == 0 for part in engine.select(value, rows[:0]))
 
 

@@ -11,17 +11,6 @@ from werkzeug.test import TestResponse
 Refused = Callable[[TestResponse, int, str], str]
 
 
-def test_the_front_door_says_how_to_begin(client: FlaskClient) -> None:
-    reply = client.get("/", base_url="http://captions.example/").get_json()
-    assert reply["example"] == "curl --data-binary @photo.jpg http://captions.example/v1/caption"
-
-
-def test_every_route_it_names_exists(client: FlaskClient, app: Flask) -> None:
-    named = set(client.get("/").get_json()["routes"])
-    rules = {f"{method} {rule.rule}" for rule in app.url_map.iter_rules() for method in rule.methods or ()}
-    assert named <= rules
-
-
 def test_unknown_paths_and_methods_answer_in_json(client: FlaskClient, refused: Refused) -> None:
     assert "/v1/poem" in refused(client.get("/v1/poem"), 404, "not_found")
     response = client.get("/v1/caption")

@@ -36,7 +36,8 @@ def test_models_are_described(client: FlaskClient, loaded: Captioner) -> None:
     (model,) = reply["models"]
     assert reply["default"] == model["name"] == loaded.name
     assert model["status"] == "ready"
-    assert model["image"] == {"height": loaded.info.image.height, "width": loaded.info.image.width}
+    assert model["image"] == {"height": loaded.info.image.height, "width": loaded.info.image.width, "fit": "stretch"}
+    assert model["tokenizer"] == "words"
     assert model["vocabulary_size"] == loaded.info.model.vocabulary_size
     assert model["decoding"]["beam_size"] == loaded.info.decoding.beam_size
 

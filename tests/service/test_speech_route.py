@@ -12,7 +12,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from captioner import Captioner
+from captioner.errors import SpeechError
+from captioner.sound import Sound
 from captioner.speech import EspeakSpeaker, Voice
+from service.routes import speech
 
 Refused = Callable[[TestResponse, int, str], str]
 URL = "/v1/speech"
@@ -96,6 +99,64 @@ def test_what_would_be_ignored_is_refused(client: FlaskClient, refused: Refused,
 
 def test_what_is_spoken_stands_in_the_body(client: FlaskClient, refused: Refused) -> None:
     assert "text" in refused(client.post(f"{URL}?text=a", json={"phones": ["AH0"]}), 400, "bad_option")
+
+
+LONG = "A dog runs through the grass. " * 500
+
+
+@pytest.mark.parametrize("where", ["field", "query"])
+def test_speech_is_streamed_as_it_is_made(client: FlaskClient, where: str) -> None:
+    fields = {"text": LONG, "rate": 450} | ({"stream": True} if where == "field" else {})
+    response = client.post(URL + ("?stream=true" if where == "query" else ""), json=fields, buffered=False)
+    assert (response.status_code, response.mimetype) == (200, "audio/wav")
+    assert "Content-Length" not in response.headers
+    parts = response.iter_encoded()
+    header = next(parts)
+    assert header.startswith(b"RIFF\xff\xff\xff\xffWAVE")
+    assert len(next(parts)) > 10_000
+    response.close()
+    assert client.post(URL, json={"text": "A dog."}).status_code == 200, "who stops early leaves the speaker usable"
+
+
+def test_what_is_streamed_is_what_is_spoken(client: FlaskClient, speaker: EspeakSpeaker, png: bytes) -> None:
+    phones = ["AH0", "|", "D", "AO1", "G"]
+    for given, whole in (
+        (client.post(URL, json={"text": "A dog. A cat.", "stream": True}), speaker.text("A dog. A cat.")),
+        (client.post(URL, json={"phones": phones, "stream": True}), speaker.phones(phones)),
+    ):
+        assert (len(given.get_data()) - 44) / 2 / 22050 == pytest.approx(whole.seconds, rel=0.01)
+    assert client.post(URL + "?stream=1", data=png).get_data().startswith(b"RIFF\xff")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": LONG}, "too long to speak"),
+        ({"text": LONG, "stream": True}, "at most 12000"),
+        ({"phones": ["AA"] * 12_001, "stream": True}, "too many phones"),
+        ({"text": " ", "stream": True}, "no text"),
+        ({"text": "a", "voice": "klingon-x", "stream": True}, "no voice"),
+        ({"text": "a", "stream": "perhaps"}, "true or false"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_at_once(
+    client: FlaskClient, refused: Refused, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], message: str
+) -> None:
+    monkeypatch.setattr(speech, "MAX_STREAM", 12_000)
+    assert message in refused(client.post(URL, json=fields), 400, "bad_option")
+
+
+def test_a_failure_within_a_stream_ends_it_and_is_logged(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: EspeakSpeaker, text: str, voice: Voice) -> Iterator[Sound]:
+        yield Sound(b"\1\0" * 100, 22050)
+        raise SpeechError("espeak-ng broke down")
+
+    monkeypatch.setattr(EspeakSpeaker, "stream", broken)
+    response = client.post(URL, json={"text": "a", "stream": True}, headers={"X-Request-ID": "this-one"})
+    assert response.get_data()[44:] == b"\1\0" * 100
+    assert "request this-one broke off" in caplog.text
 
 
 def test_refusals_stay_short(client: FlaskClient, refused: Refused) -> None:

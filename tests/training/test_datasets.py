@@ -255,6 +255,31 @@ def test_jsonl_tokens_are_used_as_given(tmp_path: Path, tokens: object) -> None:
     assert example.captions == ("DH AH D AO",)
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ({"caption": "A dog."}, ["AH", "D"]),
+        ({"caption": "A dog."}, [["AH", "D"]]),
+        ({"captions": ["A dog.", "Dogs."]}, [["AH", "D"], ["D"]]),
+    ],
+)
+def test_jsonl_text_beside_tokens(tmp_path: Path, text: dict[str, object], tokens: list[object]) -> None:
+    touch(tmp_path, "a.png")
+    path = write_jsonl(tmp_path / "train.jsonl", {"image": "a.png", **text, "tokens": tokens})
+    (example,) = read_dataset(path)["train"]
+    assert example.captions == ("A dog.", "Dogs.")[: len(example.captions)]
+    assert example.tokens == (("AH", "D"), ("D",))[: len(example.captions)]
+    assert example.has_text
+
+
+def test_joined_tokens_are_no_text(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    path = write_jsonl(
+        tmp_path / "train.jsonl", {"image": "a.png", "tokens": ["a"]}, {"image": "b.png", "caption": "a"}
+    )
+    assert [example.has_text for example in read_dataset(path)["train"]] == [False, True]
+
+
 def test_jsonl_file_with_splits_of_its_own(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png", "c.png")
     rows = [{"image": "a.png", "caption": "a", "split": "val"}, {"image": "b.png", "caption": "b", "split": "train"}]
@@ -277,9 +302,12 @@ def test_jsonl_leak_is_seen_through_another_spelling(tmp_path: Path) -> None:
         ("oops", "not JSON"),
         ("[]", 'expected an object with "image"'),
         ('{"caption": "a"}', 'expected an object with "image"'),
-        ('{"image": "a.png"}', 'one of "caption", "captions" and "tokens"'),
-        ('{"image": "a.png", "caption": "a", "tokens": ["a"]}', 'one of "caption", "captions" and "tokens"'),
-        ('{"image": "a.png", "captions": []}', "not an empty one"),
+        ('{"image": "a.png"}', 'expected "caption" or "captions", "tokens", or text and tokens'),
+        ('{"image": "a.png", "caption": "a", "captions": ["a"]}', 'expected "caption" or "captions"'),
+        ('{"image": "a.png", "captions": []}', "none of them empty"),
+        ('{"image": "a.png", "caption": "a", "tokens": []}', "none of them empty"),
+        ('{"image": "a.png", "captions": ["a", "b"], "tokens": ["a"]}', "2 captions but 1 sequences of tokens"),
+        ('{"image": "a.png", "caption": "a", "tokens": [["a"], ["b"]]}', "1 captions but 2 sequences of tokens"),
         ('{"image": "a.png", "captions": "a"}', '"captions" must be a list'),
         ('{"image": "a.png", "captions": ["a", 3]}', "empty or no text"),
         ('{"image": "a.png", "tokens": "a b"}', '"tokens" must be a list'),

@@ -43,6 +43,12 @@ def test_relative_data_gives_absolute_paths(data: Path, tmp_path: Path, monkeypa
     assert row == {"image": str(data / "c.png"), "tokens": [["a", "cat"]]}
 
 
+def test_text_is_kept_beside_tokens(data: Path, tmp_path: Path) -> None:
+    (data / "dev.jsonl").write_text('{"image": "c.png", "caption": "A cat.", "tokens": ["AH", "K", "AE", "T"]}\n')
+    assert main(["--data", str(data), "--output", str(tmp_path / "prepared")]) == 0
+    assert read_dataset(tmp_path / "prepared") == read_dataset(data)
+
+
 def test_describe_counts_by_hand(data: Path) -> None:
     description = describe(read_dataset(data))
     assert description["splits"]["train"] == {
@@ -120,6 +126,7 @@ def test_captions_are_pronounced(data: Path, tmp_path: Path, options: list[str],
     assert dataset["train"][0].tokens is not None
     assert dataset["train"][0].tokens[0] == tuple(tokens.split())
     assert [len(example.tokens or ()) for example in dataset["train"]] == [2, 1]
+    assert [example.captions for example in dataset["train"]] == [("A dog runs.", "A red dog!"), ("A café",)]
     assert len(dataset["dev"]) == 1
 
 
@@ -140,4 +147,4 @@ def test_phones_are_made_of_captions_only(data: Path, tmp_path: Path, capsys: py
 def test_stress_and_boundaries_are_of_phones(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--data", str(data), "--output", str(tmp_path / "x"), "--stress"])
-    assert "go with --phones" in capsys.readouterr().err
+    assert "go with --phones or --alignments" in capsys.readouterr().err

@@ -8,7 +8,11 @@ import pytest
 
 from captioner.encoder import BACKBONES
 from captioner.errors import OptionError
+from captioner.model import skeleton
+from captioner.phones import PHONES
+from captioner.tokens import Vocabulary
 from training.recipe import RECIPES, Recipe, Stage, load_recipe
+from training.train import describe
 
 SMALL = 'name = "small"\n[[stages]]\nepochs = 3\n'
 
@@ -36,6 +40,23 @@ def test_words_recipe_is_shipped() -> None:
     assert all(stage.train_encoder for stage in learning)
 
 
+def test_image2speech_2018_has_the_published_architecture() -> None:
+    recipe = load_recipe("image2speech-2018")
+    info = describe(recipe, Vocabulary.build([PHONES]), {})
+    assert (info.image.height, info.image.width, info.tokenizer) == (224, 224, "symbols")
+    assert (info.model.grid_rows, info.model.grid_columns, info.model.grid_features) == (14, 14, 512)
+    assert (info.decoding.beam_size, info.decoding.length_penalty) == (20, 0)
+    assert min(recipe.max_tokens, info.decoding.max_length) >= 100
+    assert not any(stage.train_encoder for stage in recipe.stages)
+    shapes = {name: tuple(tensor.shape) for name, tensor in skeleton(info.model).state_dict().items()}
+    layers = [shapes[f"reader.layers.{layer}.weight_ih_l0_reverse"] for layer in range(3)]
+    assert layers == [(4 * 64, 512), (4 * 64, 2 * 128), (4 * 64, 2 * 128)]  # four gates of 64 units, each direction
+    assert shapes["attention.key.weight"] == shapes["attention.query.weight"] == (128, 128)
+    assert shapes["cell.weight_hh"] == (4 * 128, 128)
+    assert shapes["cell.weight_ih"] == (4 * 128, 128 + 1024)  # the embedding, and what the softmax read last
+    assert shapes["output.weight"] == (len(info.vocabulary), 1024)
+
+
 def test_a_file_gives_its_values_and_defaults_for_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(SMALL.replace("[[", "min_count = 2\n[image]\nheight = 64\n[decoding]\nbeam_size = 7\n[["))
@@ -61,6 +82,8 @@ def test_json_round_trip(name: str, toy_recipe: Recipe) -> None:
         ("dropout=0.25", "dropout", 0.25),
         ("dropout=0", "dropout", 0),
         ("gated_context=false", "gated_context", False),
+        ("reader=pyramid", "reader", "pyramid"),
+        ("input_feeding=true", "input_feeding", True),
         ("encoder=resnet18", "encoder", "resnet18"),
         ('encoder="resnet18"', "encoder", "resnet18"),
         ("encoder_weights=/some where/w=1.pth", "encoder_weights", "/some where/w=1.pth"),
@@ -99,6 +122,8 @@ def test_the_last_override_counts(small: Path) -> None:
         ("seed=-1", "seed must not be negative"),
         ("seed=1.5", "Recipe.seed must be a whole number, not 1.5"),
         ("seed=true", "Recipe.seed must be a whole number, not True"),
+        ("input_feeding=1", "Recipe.input_feeding must be true or false, not 1"),
+        ("output_size=1.5", "Recipe.output_size must be a whole number, not 1.5"),
         ("gated_context=1", "Recipe.gated_context must be true or false, not 1"),
         ("dropout=much", "Recipe.dropout must be a number, not 'much'"),
         ("name=5", "Recipe.name must be a text, not 5"),

@@ -56,6 +56,17 @@ def test_another_recipes_run_is_not_resumed(folder: RunFolder, toy_recipe: Recip
         RunFolder(folder.path, toy_recipe.replace(dropout=0.2)).open(resume=True)
 
 
+def test_a_run_older_than_a_field_is_resumed_with_its_default(folder: RunFolder, toy_recipe: Recipe) -> None:
+    folder.save(Progress())
+    saved = torch.load(folder.path / "last.pt", weights_only=True)
+    recipe = json.loads(saved["recipe"])
+    del recipe["reader"], recipe["input_feeding"]
+    torch.save(saved | {"recipe": json.dumps(recipe)}, folder.path / "last.pt")
+    assert RunFolder(folder.path, toy_recipe).open(resume=True) is not None
+    with pytest.raises(DataError, match="another recipe"):
+        RunFolder(folder.path, toy_recipe.replace(input_feeding=True)).open(resume=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file"])
 def test_a_damaged_state_is_named(folder: RunFolder, content: bytes) -> None:
     (folder.path / "last.pt").write_bytes(content)
