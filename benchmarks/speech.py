@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from captioner.errors import CaptionerError
 from captioner.phones import PHONES, split_stress, split_words, without_stress
@@ -164,7 +165,7 @@ def measure(
     seconds = 0.0
     for wanted, sound in spoken:
         words += len(wanted)
-        errors += edit_distance(wanted, recognise(sound))
+        errors += Levenshtein.distance(wanted, recognise(sound))
         seconds += sound.seconds
     rate = errors / words
     print(f"| {name} | {words} | {errors} | {rate:.3f} | {rate / (base or rate):.2f} | {seconds:.0f} |", flush=True)
@@ -227,16 +228,6 @@ def resample(sound: Sound) -> bytes:
     spectrum = np.fft.rfft(samples)[: length // 2 + 1]
     heard = np.fft.irfft(spectrum, length) * length / len(samples)
     return np.clip(heard.round(), -(2**15), 2**15 - 1).astype("<i2").tobytes()
-
-
-def edit_distance(wanted: Words, heard: Words) -> int:
-    """Fewest insertions, deletions and substitutions between two sequences."""
-    row = list(range(len(heard) + 1))
-    for index, word in enumerate(wanted, 1):
-        above, row[0] = row[0], index
-        for at, other in enumerate(heard, 1):
-            above, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, above + (word != other))
-    return row[-1]
 
 
 if __name__ == "__main__":

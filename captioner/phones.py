@@ -1,7 +1,8 @@
 """The phone set of English, ARPAbet, and its other spellings: IPA, and the mnemonics of espeak-ng.
 
 A phone sequence is a sequence of tokens: the 39 phones of the CMU Pronouncing Dictionary, a vowel with or without a
-digit of stress behind it (0 none, 1 primary, 2 secondary), and optionally :data:`BOUNDARY` between words.
+digit of stress behind it (0 none, 1 primary, 2 secondary), and optionally :data:`BOUNDARY` between words. Those of
+recordings may also hold :data:`SILENCE`, which stands in a boundary's place, and :data:`NOISE`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from captioner.errors import OptionError
 
-BOUNDARY = "|"
+BOUNDARY, SILENCE, NOISE = "|", "SIL", "SPN"
 STRESSES = ("0", "1", "2")
 
 
@@ -105,13 +106,22 @@ def parse_phones(text: str) -> list[str]:
     Raises:
         OptionError: a token is no phone, or there is none.
     """
-    tokens = text.upper().split()
-    if not any(token != BOUNDARY for token in tokens):
+    return check_phones(text.split())
+
+
+def check_phones(tokens: Iterable[str]) -> list[str]:
+    """The same tokens in upper case.
+
+    Raises:
+        OptionError: a token is no phone, or there is none.
+    """
+    checked = [token.upper() for token in tokens]
+    if all(token == BOUNDARY for token in checked):
         raise OptionError("there are no phones to speak")
-    for token in tokens:
+    for token in checked:
         if token != BOUNDARY:
             split_stress(token)
-    return tokens
+    return checked
 
 
 def without_stress(tokens: Iterable[str]) -> list[str]:
@@ -124,12 +134,12 @@ def without_stress(tokens: Iterable[str]) -> list[str]:
 
 
 def split_words(tokens: Sequence[str]) -> Iterator[list[str]]:
-    """The phones of each word, boundaries and empty words left out."""
+    """The phones of each word; boundaries, silence, noise and empty words are left out."""
     word: list[str] = []
     for token in (*tokens, BOUNDARY):
-        if token != BOUNDARY:
+        if token not in (BOUNDARY, SILENCE, NOISE):
             word.append(token)
-        elif word:
+        elif word and token != NOISE:
             yield word
             word = []
 

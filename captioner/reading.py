@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from captioner.errors import ModelError, OptionError
 from captioner.ngrams import END, ORDER, START, Ngram, NgramModel
-from captioner.phones import BOUNDARY, split_stress
+from captioner.phones import BOUNDARY, NOISE, SILENCE, split_stress
 
 WORDS_NAME = "words.json"  # in the directory of a model whose phones can be read
 FORMAT_VERSION = 1
@@ -142,13 +142,13 @@ def _unstressed(token: str) -> str:
 
 
 def _split(tokens: Sequence[str]) -> tuple[Phones, frozenset[int]]:
-    """The phones, and how many of them stand before each boundary."""
+    """The phones, and how many of them stand before each boundary; silence is one."""
     phones: list[str] = []
     boundaries = set()
     for token in tokens:
-        if token == BOUNDARY:
+        if token in (BOUNDARY, SILENCE):
             boundaries.add(len(phones))
-        else:
+        elif token != NOISE:
             phones.append(token)
     return plain(phones), frozenset(boundaries)
 

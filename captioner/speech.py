@@ -69,10 +69,6 @@ class Speaker(Protocol):
         """Speak a phone sequence, see :mod:`captioner.phones`."""
         ...
 
-    def stream(self, text: str | Iterable[str], voice: Voice = DEFAULT_VOICE) -> Iterator[Sound]:
-        """Speak written words of any length; the sounds follow one another as they are made."""
-        ...
-
 
 class EspeakSpeaker:
     """Speaks with espeak-ng. Several threads may share one; it speaks one request at a time.
@@ -102,8 +98,9 @@ class EspeakSpeaker:
     def phones(self, tokens: Sequence[str], voice: Voice = DEFAULT_VOICE) -> Sound:
         """Speak a phone sequence, with a voice of English: those of other languages lack some of its phones.
 
-        Stress that is not told and pauses come from :mod:`captioner.prosody`. What is reported as spoken equals what
-        was asked for, variants of a phone being read back as that phone (:func:`captioner.chunks.read_back`).
+        Stress that is not told and pauses come from :mod:`captioner.prosody`. With ``en-us`` and ``en-gb``, what is
+        reported as spoken equals what was asked for, variants of a phone being read back as that phone
+        (:func:`captioner.chunks.read_back`); other accents say some phones in their own way.
 
         Raises:
             OptionError: a token is no phone, there are none or too many, or there is no such English voice.

@@ -19,7 +19,7 @@ class RequestError(CaptionerError):
 
 
 class UnavailableError(CaptionerError):
-    """The service cannot answer now. Codes: ``starting``, ``model_unavailable``."""
+    """The service cannot answer now. Codes: ``starting``, ``busy``, ``model_unavailable``."""
 
     default_code = "model_unavailable"
 
@@ -39,6 +39,7 @@ STATUS = {
     "too_many_images": 413,
     "not_an_image": 415,
     "image_broken": 422,
+    "busy": 429,
     "missing_dependency": 501,
     "starting": 503,
     "model_unavailable": 503,
@@ -60,7 +61,7 @@ def register(app: Flask) -> None:
         response = _reply(STATUS.get(error.code, 500), str(error), error.code)
         if response.status_code == 500:
             app.logger.error("request %s failed: %s", g.request_id, error)
-        if error.code == "starting":
+        if error.code in ("starting", "busy"):
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 

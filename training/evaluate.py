@@ -23,7 +23,7 @@ from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from training.datasets import read_dataset
 from training.metrics import require_scoring, score
-from training.phone_metrics import score_chance, score_people, score_phones
+from training.phone_metrics import require_phone_scoring, score_chance, score_people, score_phones
 from training.predict import predict
 from training.pronounce import phones_of, pronounce
 
@@ -39,7 +39,7 @@ def evaluate(
         model: what captions.
         data: a dataset, see :mod:`training.datasets`.
         split: of the dataset.
-        tokenizer: of the word metrics, see :func:`training.metrics.score`.
+        tokenizer: of the word metrics, see :func:`training.metrics.score`; where there is no text, there are none.
         phones: measure a model of words as phones too; a model of phones always is.
         **options: of decoding.
 
@@ -53,10 +53,12 @@ def evaluate(
         DependencyError: the metrics' package or Java is missing, or for phones, the ``speech`` extra.
     """
     symbols = model.info.tokenizer == "symbols"
-    words = not symbols or model.word_reader is not None
+    examples = read_dataset(data, required=(split,))[split]
+    words = not symbols or (model.word_reader is not None and all(example.has_text for example in examples))
     if words:
         require_scoring(tokenizer)
-    examples = read_dataset(data, required=(split,))[split]
+    if symbols or phones:
+        require_phone_scoring()
     started = time.monotonic()
     captions = predict(model, examples, **options)
     seconds = time.monotonic() - started
@@ -64,7 +66,7 @@ def evaluate(
         "model": model.name,
         "split": split,
         "images": len(examples),
-        "tokenizer": tokenizer,
+        "tokenizer": tokenizer if words else None,
         "decoding": model.options(**options).to_dict(),
         "engine": model.engine.name,
         "seconds": round(seconds, 1),
@@ -75,8 +77,10 @@ def evaluate(
         references = phones_of(examples)
         said = [caption.tokens for caption in captions] if symbols else pronounce(caption.text for caption in captions)
         figures["scores"] |= score_phones(references, said)
-        figures["anchors"] = {"chance": score_chance(references), "people": score_people(references)}
-    if words and (not symbols or all(example.has_text for example in examples)):
+        figures["anchors"]["chance"] = score_chance(references)
+        if min(map(len, references)) > 1:  # else there are no people to compare
+            figures["anchors"]["people"] = score_people(references)
+    if words:
         texts = [caption.text if caption.words is None else caption.words for caption in captions]
         figures["scores"] |= score([example.captions for example in examples], texts, tokenizer)
     figures["predictions"] = [
@@ -126,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures = evaluate(
             model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
         )
-        comparable = "" if arguments.tokenizer == "ptb" else " (simple tokeniser: not comparable with the standard)"
+        comparable = "" if figures["tokenizer"] != "simple" else " (simple tokeniser: not comparable with the standard)"
         print(
             f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}"
         )

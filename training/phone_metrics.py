@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from statistics import mean
 
 from captioner.errors import DataError, DependencyError
-from captioner.phones import BOUNDARY
+from captioner.phones import BOUNDARY, NOISE, SILENCE
 from captioner.reading import plain
-from training.alignments.symbols import NOISE, SILENCE
 from training.metrics import bleu
 
 Phones = Sequence[str]
@@ -72,6 +71,16 @@ def score_people(references: Sequence[Sequence[Phones]]) -> dict[str, float]:
         for turn in range(turns)
     ]
     return {metric: mean(score[metric] for score in scores) for metric in scores[0]}
+
+
+def require_phone_scoring() -> None:
+    """Raise now what :func:`score_phones` would raise for want of a package, before long work is done for it.
+
+    Raises:
+        DependencyError: pycocoevalcap or rapidfuzz is missing.
+    """
+    bleu([["AH"]], ["AH"])
+    _error_rate(["AH"], ["AH"])
 
 
 def _phones(tokens: Phones) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from training.alignments.pairing import Dataset, pair
 from training.alignments.symbols import NOISE_CHOICES, PHONE_SETS, SILENCE_CHOICES, SilencePolicy, phone_tokens
 from training.datasets import Example, read_dataset
 from training.layouts import SPLITS
+from training.pronounce import pronounce
 
 MIN_COUNTS = (1, 2, 3, 4, 5)  # vocabulary thresholds whose coverage is reported
 
@@ -114,31 +115,24 @@ def to_phones(dataset: Dataset, *, stress: bool, boundaries: bool) -> Dataset:
         DependencyError: the ``speech`` extra is not installed.
         DataError: a caption cannot be pronounced, or has tokens already.
     """
-    from captioner.pronunciation import Pronouncer
-    from captioner.speech import EspeakSpeaker
+    examples = [example for split in dataset.values() for example in split]
+    for example in examples:
+        if example.tokens:
+            raise DataError(f"{example.image} has tokens already; --phones pronounces captions")
+    captions = [caption for example in examples for caption in example.captions]
+    spoken = iter(pronounce(tqdm(captions, desc="phones", unit="caption", leave=False)))
 
-    with EspeakSpeaker() as speaker:
-        pronounce = Pronouncer(speaker.transcribe)
+    def phones(example: Example, caption: str) -> tuple[str, ...]:
+        tokens = next(spoken)
+        if not tokens:
+            raise DataError(f"a caption of {example.image} has no words: {caption!r}")
+        kept = tokens if stress else without_stress(tokens)
+        return tuple(token for token in kept if boundaries or token != BOUNDARY)
 
-        def phones(example: Example, caption: str) -> tuple[str, ...]:
-            if example.tokens:
-                raise DataError(f"{example.image} has tokens already; --phones pronounces captions")
-            try:
-                tokens = pronounce(caption)
-            except OptionError as error:
-                raise DataError(f"a caption of {example.image}: {error}") from error
-            if not tokens:
-                raise DataError(f"a caption of {example.image} has no words: {caption!r}")
-            kept = tokens if stress else without_stress(tokens)
-            return tuple(token for token in kept if boundaries or token != BOUNDARY)
-
-        return {
-            split: [
-                replace(example, tokens=tuple(phones(example, caption) for caption in example.captions))
-                for example in tqdm(examples, desc=f"{split} phones", unit="image", leave=False)
-            ]
-            for split, examples in dataset.items()
-        }
+    return {
+        split: [replace(one, tokens=tuple(phones(one, caption) for caption in one.captions)) for one in dataset[split]]
+        for split in dataset
+    }
 
 
 def write_dataset(dataset: Dataset, directory: Path) -> None:

@@ -38,7 +38,8 @@ def phones_of(examples: Sequence[Example]) -> list[list[Tokens]]:
         DataError: a caption cannot be pronounced.
         DependencyError: there is text to pronounce, and the ``speech`` extra is not installed.
     """
-    spoken = iter(pronounce(text for example in examples if not example.tokens for text in example.captions))
+    texts = [text for example in examples if not example.tokens for text in example.captions]
+    spoken = iter(pronounce(texts) if texts else [])
     return [
         list(example.tokens) if example.tokens else [next(spoken) for _ in example.captions] for example in examples
     ]

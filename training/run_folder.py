@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from captioner.checkpoint import ModelInfo, save_model
-from captioner.errors import DataError
+from captioner.errors import DataError, ModelError
 from captioner.model import CaptionModel
 from training.recipe import Recipe
 
@@ -72,7 +72,10 @@ class RunFolder:
         if not resume:
             raise DataError(f"{self.path} holds a training run: add --resume to go on, or choose another folder")
         saved = self._load(self._last)
-        begun = Recipe.from_dict(json.loads(saved["recipe"]))  # by an older version, it may lack fields
+        try:
+            begun = Recipe.from_dict(json.loads(saved["recipe"]))  # by an older version, it may lack fields
+        except ModelError as error:
+            raise DataError(f"{self.path} was begun by another version of captioner: {error}") from error
         if begun != self._recipe:
             raise DataError(f"{self.path} was begun with another recipe: choose another folder, or undo the change")
         return saved

@@ -8,7 +8,9 @@ language brings both (``captions`` and ``tokens`` with boundaries, see :mod:`tra
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,19 +29,21 @@ def learn_words(examples: Sequence[Example]) -> WordReader:
     """A reader from captions and their phones.
 
     A caption whose phones have as many words as its text teaches how its words sound; every caption teaches which words
-    follow one another.
+    follow one another. Examples without text are left out.
 
     Raises:
-        DataError: there is no text, or no caption's words and phones belong together.
+        DataError: no example has text, or no caption's words and phones belong together.
         DependencyError: there is text to pronounce, and the ``speech`` extra is not installed.
     """
-    if not all(example.has_text for example in examples):
+    examples = [example for example in examples if example.has_text]
+    if not examples:
         raise DataError("phones are read by words seen in text: the data needs captions beside its tokens")
     lexicon: defaultdict[str, dict[Phones, None]] = defaultdict(dict)  # in the order of first sight
     sentences = []
     for example, sequences in zip(examples, phones_of(examples), strict=True):
         for caption, phones in zip(example.captions, sequences, strict=True):
-            words, spoken = spell_out(caption), list(split_words(phones))
+            words = _split_text(caption) if example.tokens else spell_out(caption)
+            spoken = list(split_words(phones))
             sentences.append(words)
             if len(words) == len(spoken):
                 for word, sounds in zip(words, spoken, strict=True):
@@ -47,6 +51,13 @@ def learn_words(examples: Sequence[Example]) -> WordReader:
     if not lexicon:
         raise DataError("no caption has as many words in its phones as in its text: do its tokens have boundaries?")
     return WordReader(lexicon, NgramModel.learn(sentences))
+
+
+def _split_text(caption: str) -> list[str]:
+    """The words of any language that puts space between them, in lower case and without punctuation around them."""
+    words = re.split(r"[\s\-\u2010-\u2015]+", caption.lower())
+    bare = (word.strip("".join(one for one in word if unicodedata.category(one)[0] in "PS")) for word in words)
+    return [word for word in bare if word]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

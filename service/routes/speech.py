@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import itertools
 import reprlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from flask import Blueprint, Response, current_app, g, request
 
 from captioner.config import require
 from captioner.errors import CaptionerError, OptionError
-from captioner.phones import parse_phones
+from captioner.phones import check_phones
 from captioner.sound import Sound, join, wav_stream
 from captioner.speech import MAX_TEXT, EspeakSpeaker, Voice, speak_caption
 from service.captioning import caption_one
 from service.config import ServiceConfig
-from service.errors import RequestError
+from service.errors import RequestError, UnavailableError
 from service.inputs import Upload, read_upload
 from service.models import ModelRegistry
 from service.options import parse_voice, read_flag
 
 SPOKEN = ("text", "phones")
-MAX_STREAM = 200_000  # characters or phones of one stream: some hours of sound
+MAX_STREAM = 200_000  # characters or phones of one stream
+MAX_STREAM_SECONDS = 4 * 3600  # of its sound: figures and some scripts are far longer aloud than on paper
+MAX_STREAMS = 2  # at a time: a listener who reads as slowly as the sound plays holds one of the worker's threads
 
 
 def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[[], EspeakSpeaker]) -> Blueprint:
     """The speech route: captions by the models of ``registry``, by ``speaker``'s voices, within the limits."""
     routes = Blueprint("speech", __name__)
+    free = threading.BoundedSemaphore(MAX_STREAMS)
 
     @routes.post("/v1/speech")
     def speech() -> Response:
@@ -41,8 +45,17 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[
             sounds = iter([say(upload, fields, voice)])
         else:
             sounds = speak(fields, voice, most=MAX_STREAM if streamed else MAX_TEXT)
-        body = _streamed(sounds) if streamed else join(sounds).wav()
-        return Response(body, mimetype="audio/wav")
+        if not streamed:
+            return Response(join(sounds).wav(), mimetype="audio/wav")
+        if not free.acquire(blocking=False):
+            raise UnavailableError("Others are listening to streams already; try again later.", code="busy")
+        try:
+            response = Response(_streamed(sounds), mimetype="audio/wav")
+        except BaseException:
+            free.release()
+            raise
+        response.call_on_close(free.release)
+        return response
 
     def say(upload: Upload, fields: Mapping[str, object], voice: Voice) -> Sound:
         """What a model says about the image."""
@@ -67,7 +80,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[
         if not isinstance(phones, list) or not all(isinstance(phone, str) for phone in phones):
             raise RequestError('"phones" must be a list of ARPAbet phones')
         require(len(phones) <= most, f"these are too many phones to speak: {len(phones)}, at most {most}")
-        return speaker().stream_phones(parse_phones(" ".join(phones)), voice)
+        return speaker().stream_phones(check_phones(phones), voice)
 
     return routes
 
@@ -79,8 +92,17 @@ def _streamed(sounds: Iterator[Sound]) -> Iterator[bytes]:
 
     def parts() -> Iterator[bytes]:
         try:
-            yield from wav_stream(itertools.chain([first], sounds))
-        except CaptionerError:  # the status is sent: all that is left is to stop
+            yield from wav_stream(_bounded(itertools.chain([first], sounds)))
+        except CaptionerError:  # the status is sent: all that is left is to break off, so that the listener can tell
             logger.exception("request %s broke off while it was spoken", request_id)
+            raise
 
     return parts()
+
+
+def _bounded(sounds: Iterator[Sound]) -> Iterator[Sound]:
+    seconds = 0.0
+    for sound in sounds:
+        yield sound
+        seconds += sound.seconds
+        require(seconds <= MAX_STREAM_SECONDS, f"a stream ends after {MAX_STREAM_SECONDS} seconds")

@@ -63,6 +63,11 @@ def test_words_are_what_stands_between_boundaries() -> None:
     assert list(split_words(["|", "DH", "AH", "|", "|", "D", "AO", "G", "|"])) == [["DH", "AH"], ["D", "AO", "G"]]
 
 
+def test_words_are_parted_by_boundaries_and_silence() -> None:
+    tokens = "SIL AH0 | D SPN AO1 G SIL | R AH1 N SPN SIL SPN".split()
+    assert list(split_words(tokens)) == [["AH0"], ["D", "AO1", "G"], ["R", "AH1", "N"]]
+
+
 def test_ipa_of_a_sentence() -> None:
     assert to_ipa(parse_phones("DH AH0 | W AO1 T ER0 | S K EY1 T B AO2 R D ER0 | JH AH1 M P S")) == (
         "ðə wˈɔtɝ skˈeɪtbˌɔɹdɝ dʒˈʌmps"

@@ -72,6 +72,10 @@ def test_a_boundary_decides_where_the_phones_do_not() -> None:
     assert reader.read(["S", "W"]) == ["somewhere"]
 
 
+def test_silence_is_a_boundary_and_noise_is_nothing(reader: WordReader) -> None:
+    assert reader.read("SIL AH SIL D SPN AO G SIL R AH N Z SIL".split()) == ["a", "dog", "runs"]
+
+
 def test_nothing_reads_as_nothing(reader: WordReader) -> None:
     assert reader.read([]) == []
     assert reader.read(["|"]) == []

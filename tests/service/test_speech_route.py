@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from captioner import Captioner
-from captioner.errors import SpeechError
+from captioner.errors import OptionError, SpeechError
 from captioner.sound import Sound
 from captioner.speech import EspeakSpeaker, Voice
 from service.routes import speech
@@ -66,6 +66,7 @@ def test_text_and_phones_are_spoken(client: FlaskClient, speaker: EspeakSpeaker)
         ({"phones": ["AH0", 5]}, "bad_request"),
         ({"phones": ["QQ"]}, "bad_option"),
         ({"phones": []}, "bad_option"),
+        ({"phones": [" ".join(["AA |"] * 10_001)]}, "bad_option"),
         ({"text": " "}, "bad_option"),
         ({"text": "a", "phones": ["AH0"]}, "bad_request"),
         ({"text": "a", "image": "YQ=="}, "bad_request"),
@@ -124,7 +125,8 @@ def test_what_is_streamed_is_what_is_spoken(client: FlaskClient, speaker: Espeak
         (client.post(URL, json={"text": "A dog. A cat.", "stream": True}), speaker.text("A dog. A cat.")),
         (client.post(URL, json={"phones": phones, "stream": True}), speaker.phones(phones)),
     ):
-        assert (len(given.get_data()) - 44) / 2 / 22050 == pytest.approx(whole.seconds, rel=0.01)
+        with given:
+            assert (len(given.get_data()) - 44) / 2 / 22050 == pytest.approx(whole.seconds, rel=0.01)
     assert client.post(URL + "?stream=1", data=png).get_data().startswith(b"RIFF\xff")
 
 
@@ -146,7 +148,27 @@ def test_what_cannot_be_streamed_is_refused_at_once(
     assert message in refused(client.post(URL, json=fields), 400, "bad_option")
 
 
-def test_a_failure_within_a_stream_ends_it_and_is_logged(
+def test_streams_leave_room_for_other_requests(client: FlaskClient, refused: Refused) -> None:
+    streams = [client.post(URL, json={"text": LONG, "stream": True}) for _ in range(speech.MAX_STREAMS)]
+    refused_one = client.post(URL, json={"text": "A dog.", "stream": True})
+    assert "try again later" in refused(refused_one, 429, "busy")
+    assert int(refused_one.headers["Retry-After"]) > 0
+    assert client.post(URL, json={"text": "A dog."}).status_code == 200
+    streams[0].close()
+    refused(client.post(URL, json={"text": " ", "stream": True}), 400, "bad_option")
+    last = client.post(URL, json={"text": "A dog.", "stream": True})
+    assert last.get_data().startswith(b"RIFF")
+    last.close()
+    streams[1].close()
+
+
+def test_a_stream_ends_some_time(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "MAX_STREAM_SECONDS", 3)
+    with pytest.raises(OptionError, match="ends after 3 seconds"):
+        client.post(URL, json={"text": "A dog. " * 1000, "stream": True}).get_data()
+
+
+def test_a_failure_within_a_stream_breaks_it_off_and_is_logged(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(self: EspeakSpeaker, text: str, voice: Voice) -> Iterator[Sound]:
@@ -155,7 +177,10 @@ def test_a_failure_within_a_stream_ends_it_and_is_logged(
 
     monkeypatch.setattr(EspeakSpeaker, "stream", broken)
     response = client.post(URL, json={"text": "a", "stream": True}, headers={"X-Request-ID": "this-one"})
-    assert response.get_data()[44:] == b"\1\0" * 100
+    parts = response.iter_encoded()
+    assert [next(parts)[:4], next(parts)] == [b"RIFF", b"\1\0" * 100]
+    with pytest.raises(SpeechError):  # the server closes the connection before its end: the listener can tell
+        next(parts)
     assert "request this-one broke off" in caplog.text
 
 

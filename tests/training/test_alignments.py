@@ -257,15 +257,22 @@ def test_a_folder_is_read_in_order_whatever_else_lies_there(tmp_path: Path) -> N
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna/b_0.TextGrid").write_text(GRID)
     (tmp_path / "anna/b_0.wav").touch()
-    (tmp_path / "c_0.LAB").write_text("0 1 sil\n", encoding="utf-8-sig")
     (tmp_path / "a.ctm").write_text("z 1 0 1 AE\na 1 0 1 AE\n")
-    assert [alignment.utterance for alignment in read_alignments(tmp_path)] == ["z", "a", "b_0", "c_0"]
+    (tmp_path / "unaligned.txt").write_text("c_0 was too short\n")
+    (tmp_path / "anna/b_0.lab").write_text("a dog runs\n")
+    assert [alignment.utterance for alignment in read_alignments(tmp_path)] == ["z", "a", "b_0"]
+
+
+def test_a_folder_of_label_files_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c_0.LAB").write_text("0 1 sil\n", encoding="utf-8-sig")
+    (tmp_path / "a_0.txt").write_text("0.0\t1.0\tAE\n")
+    assert [alignment.utterance for alignment in read_alignments(tmp_path)] == ["a_0", "c_0"]
 
 
 def test_one_name_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a_0.TextGrid").write_text(GRID)
-    (tmp_path / "a_0.lab").write_text("0 1 sil\n")
-    with pytest.raises(DataError, match=r"the utterance a_0 is in both .*TextGrid and .*lab; keep one"):
+    (tmp_path / "all.ctm").write_text("a_0 1 0 1 AE\n")
+    with pytest.raises(DataError, match=r"the utterance a_0 is in both .*TextGrid and .*ctm; keep one"):
         list(read_alignments(tmp_path))
 
 

@@ -97,6 +97,11 @@ def test_without_a_caption_of_its_number_the_phones_stand_alone(
     assert example.captions == ("DH AH D AO G",) * len(utterances)
 
 
+def test_an_utterance_without_a_number_says_the_only_caption(data: Path, tmp_path: Path) -> None:
+    assert prepare(data, speak(tmp_path, b="AH0 | K AE1 T")) == 0
+    assert rows(data) == [{"image": "b.png", "captions": ["A cat."], "tokens": [["AH", "K", "AE", "T"]]}]
+
+
 def test_tokens_of_the_data_are_replaced_and_its_text_is_kept(data: Path, tmp_path: Path) -> None:
     (data / "train.jsonl").write_text(
         '{"image": "a.png", "tokens": ["the", "dog"]}\n{"image": "b.png", "caption": "A dog.", "tokens": ["x"]}\n'

@@ -67,6 +67,14 @@ def test_a_run_older_than_a_field_is_resumed_with_its_default(folder: RunFolder,
         RunFolder(folder.path, toy_recipe.replace(input_feeding=True)).open(resume=True)
 
 
+def test_a_newer_versions_run_is_named(folder: RunFolder) -> None:
+    folder.save(Progress())
+    saved = torch.load(folder.path / "last.pt", weights_only=True)
+    torch.save(saved | {"recipe": json.dumps(json.loads(saved["recipe"]) | {"newer": 1})}, folder.path / "last.pt")
+    with pytest.raises(DataError, match=r"run was begun by another version of captioner: .*newer"):
+        folder.open(resume=True)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file"])
 def test_a_damaged_state_is_named(folder: RunFolder, content: bytes) -> None:
     (folder.path / "last.pt").write_bytes(content)

@@ -81,6 +81,32 @@ def test_captions_whose_words_and_phones_do_not_match_teach_no_sounds(toy_exampl
         learn_words([Example(image, ("a red square",), "train", (("AH", "R"),))])
 
 
+def test_captions_of_other_scripts_teach_their_words(toy_examples: dict[str, list[Example]]) -> None:
+    image = toy_examples["train"][0].image
+    caption, tokens = "«एक कुत्ता, 2 honden, T-shirt!»", "e k | k u t a | d v e | h O n | t i | S 3 t"
+    reader = learn_words([Example(image, (caption,), "train", (tuple(tokens.split()),))])
+    assert list(reader.lexicon) == ["एक", "कुत्ता", "2", "honden", "t", "shirt"]
+
+
+def test_phones_with_text_need_no_speech_extra(phone_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert learn_words(read_dataset(phone_data)["train"]).read(["W"]) == ["one"]
+
+
+def test_examples_without_text_are_left_out(phone_data: Path) -> None:
+    examples = read_dataset(phone_data)["train"]
+    wordless = Example(examples[0].image, ("AH | R",), "train", (("AH", "|", "R"),))
+    assert learn_words([wordless, *examples]).lexicon == learn_words(examples).lexicon
+
+
+def test_one_recording_a_picture_can_be_measured(phone_model: Path, phone_data: Path, tmp_path: Path) -> None:
+    row = json.loads((phone_data / "dev.jsonl").read_text().splitlines()[0])
+    (tmp_path / "dev.jsonl").write_text(json.dumps({"image": row["image"], "tokens": row["tokens"][0]}) + "\n")
+    figures = evaluate(captioner.load(phone_model, device="cpu"), tmp_path, "dev", "ptb")
+    assert list(figures["anchors"]) == ["chance"], "there are no people to compare"
+    assert figures["tokenizer"] is None, "nothing rests on one"
+
+
 def test_phones_without_text_cannot_be_read(toy_examples: dict[str, list[Example]]) -> None:
     example = Example(toy_examples["train"][0].image, ("AH R",), "train", (("AH", "R"),))
     with pytest.raises(DataError, match="needs captions beside its tokens"):

@@ -35,11 +35,14 @@ SUFFIXES = ", ".join(READERS)
 def read_alignments(source: Path) -> Iterator[Alignment]:
     """Read a file, or every file of a folder and its subfolders that has a known suffix, in order of their paths.
 
+    Beside TextGrids or CTM, label files are not read: there, ``.lab`` and ``.txt`` are the aligner's texts and reports.
+
     Raises:
         DataError: nothing known lies there, a file is malformed, or two utterances have one name.
     """
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     known = [path for path in files if path.suffix.lower() in READERS]
+    known = [path for path in known if READERS[path.suffix.lower()] is not read_labels] or known
     if not known:
         raise DataError(f"{source} is no alignment: give a folder of {SUFFIXES} files, or one of them")
     sources: dict[str, Path] = {}

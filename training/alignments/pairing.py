@@ -28,8 +28,8 @@ class Pairs(NamedTuple):
 
     Attributes:
         dataset: by split, an example for each picture that an utterance describes. Its tokens are those of its
-            utterances, in the order of their numbers; its captions the text of the same numbers, or the tokens joined
-            where one of them has no text.
+            utterances, in the order of their numbers; its captions the text of the same numbers (an utterance without
+            a number says a picture's only caption), or the tokens joined where one of them has no text.
         unspoken: pictures without an utterance.
         unseen: utterances without a picture.
     """
@@ -97,5 +97,7 @@ def _spoken(example: Example, utterances: dict[int, tuple[str, ...]]) -> Example
     numbers = sorted(utterances)
     tokens = tuple(utterances[number] for number in numbers)
     texts = dict(enumerate(example.captions)) if example.has_text else {}
+    if len(texts) == 1:
+        texts[UNNUMBERED] = texts[0]
     captions = [texts[number] for number in numbers] if utterances.keys() <= texts.keys() else map(as_text, tokens)
     return replace(example, tokens=tokens, captions=tuple(captions))

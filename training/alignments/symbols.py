@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from captioner.config import require
 from captioner.errors import DataError, OptionError
-from captioner.phones import BOUNDARY, split_stress
+from captioner.phones import BOUNDARY, NOISE, SILENCE, split_stress
 from captioner.tokens import SPECIAL_TOKENS
 from training.alignments.intervals import Alignment, Interval
 
-SILENCE, NOISE = "SIL", "SPN"  # the tokens of what is kept
 # Labels are looked up in lower case. Those of HTK, Kaldi and Montreal; Festival; TIMIT; Sphinx; MAUS; MBROLA.
 SILENCES = frozenset(
     """
@@ -38,8 +37,9 @@ class SilencePolicy:
 
     Attributes:
         silence: ``drop`` leaves pauses out, ``boundary`` writes :data:`captioner.phones.BOUNDARY` for those between
-            phones, ``keep`` writes :data:`SILENCE` for all.
-        noise: ``drop`` leaves noises out, ``keep`` writes :data:`NOISE` for each, ``refuse`` is an error.
+            phones, ``keep`` writes :data:`captioner.phones.SILENCE` for all.
+        noise: ``drop`` leaves noises out, ``keep`` writes :data:`captioner.phones.NOISE` for each, ``refuse`` is an
+            error.
         shortest_pause: shorter silence is none, in seconds; all that lies between two phones is added up.
         silences, noises: the labels that count as such, in lower case; extend them as in ``SILENCES | {"xx"}``.
 
