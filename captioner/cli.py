@@ -114,6 +114,8 @@ def caption_command(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
+    if arguments.sentence and model.info.tokenizer == "symbols" and model.word_reader is None:
+        raise OptionError("--sentence: this model says symbols, and python -m training.words has not taught it words")
     sources = [sys.stdin.buffer.read() if name == STDIN else name for name in arguments.images]
     failed = False
     for name, source, result in zip(arguments.images, sources, model.batch(sources, **options), strict=True):

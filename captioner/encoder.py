@@ -6,6 +6,8 @@ Shapes: B images, P = rows x columns positions, D features a position.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -33,6 +35,7 @@ BACKBONES = {
     "efficientnet_b0": "features",  # 7 x 7 x 1280
     "convnext_tiny": "features",  # 7 x 7 x 768
 }
+HEADS = ("classifier", "fc")  # what torchvision calls the layers behind the grid
 
 
 class GridShape(NamedTuple):
@@ -47,13 +50,10 @@ def grid_shape(name: str, node: str, height: int, width: int) -> GridShape:
     """The grid of an encoder for pictures of ``height`` x ``width`` pixels, found without arithmetic or memory.
 
     Raises:
-        OptionError: the backbone or node does not exist, or the node yields no grid.
+        OptionError: the backbone or node does not exist.
     """
     with torch.device("meta"):
-        encoder = GridEncoder(name, node).eval()
-        grid = encoder.backbone(torch.empty(1, 3, height, width))["grid"]
-    if grid.dim() != 4:
-        raise OptionError(f"node {encoder.node!r} of {name} yields no spatial grid but a shape {tuple(grid.shape)}")
+        grid = GridEncoder(name, node).eval().backbone(torch.empty(1, 3, height, width))
     return GridShape(rows=grid.shape[2], columns=grid.shape[3], features=grid.shape[1])
 
 
@@ -62,7 +62,8 @@ class GridEncoder(nn.Module):
 
     Args:
         name: a key of :data:`BACKBONES`.
-        node: the graph node to read, by torchvision's naming; empty for the backbone's default.
+        node: the module to read, by torchvision's naming: a stage or one of its blocks; empty for the backbone's
+            default.
 
     Raises:
         OptionError: the backbone or its node does not exist.
@@ -71,22 +72,20 @@ class GridEncoder(nn.Module):
     def __init__(self, name: str = "mobilenet_v2", node: str = "") -> None:
         super().__init__()
         from torchvision.models import get_model
-        from torchvision.models.feature_extraction import create_feature_extractor
 
         if name not in BACKBONES:
             raise OptionError(f"unknown encoder {name!r}; choose one of {', '.join(BACKBONES)}")
         self.name, self.node = name, node or BACKBONES[name]
         backbone = get_model(name, weights=None)
-        try:
-            self.backbone = create_feature_extractor(backbone, {self.node: "grid"})
-        except ValueError as error:
-            valid = ", ".join(child for child, _ in backbone.named_modules() if child)
-            raise OptionError(f"{name} has no node {self.node!r}; it has {valid}") from error
+        nodes = list(_nodes(backbone))
+        if self.node not in nodes:
+            raise OptionError(f"{name} has no node {self.node!r}; it has {', '.join(nodes)}")
+        self.backbone = _cut_after(backbone, self.node)
         self.train(self.training)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels → (B, P, D), positions row by row."""
-        grid: Tensor = self.backbone(pixels)["grid"]
+        grid: Tensor = self.backbone(pixels)
         return grid.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> Self:
@@ -121,6 +120,29 @@ class GridEncoder(nn.Module):
             wrong = f"lacks {missing[0]!r}" if missing else f"has another shape for {misshapen[0]!r}"
             raise WeightsError(f"the weights {source} are not those of {self.name}: the file {wrong}")
         self.backbone.load_state_dict({key: state[key] for key in mine if key in state})
+
+
+def _nodes(model: nn.Module, prefix: str = "") -> Iterator[str]:
+    """The modules that a backbone runs one after the other, and those of which these are chains themselves."""
+    for name, child in model.named_children():
+        if name not in HEADS:
+            yield prefix + name
+            if isinstance(child, nn.Sequential):
+                yield from _nodes(child, f"{prefix}{name}.")
+
+
+def _cut_after(model: nn.Module, node: str) -> nn.Sequential:
+    """The modules up to a node, under their own names.
+
+    torchvision's feature extraction could cut anywhere, but it traces the model, and as long as torch traces, no other
+    thread can run a network.
+    """
+    first, _, rest = node.partition(".")
+    names = [name for name, _ in model.named_children()]
+    kept = [(name, model.get_submodule(name)) for name in names[: names.index(first) + 1]]
+    if rest:
+        kept[-1] = (first, _cut_after(kept[-1][1], rest))
+    return nn.Sequential(OrderedDict(kept))
 
 
 def _local_weights(path: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.errors import DataError
+from captioner.tokens import SPECIAL_TOKENS
 
 SPLITS = ("train", "dev", "test")
 SPLIT_NAMES = {"train": "train", "restval": "train", "dev": "dev", "val": "dev", "test": "test"}
@@ -172,6 +173,9 @@ def _sequences(values: dict[str, Any], where: str) -> Iterator[tuple[str, ...]]:
     for tokens in content if nested else [content]:
         if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) and token for token in tokens):
             raise DataError(f'{where}: "tokens" must be a list of strings, or a list of such lists')
+        for token in tokens:
+            if token in SPECIAL_TOKENS:
+                raise DataError(f"{where}: {token!r} cannot be a token of the data, it means something else to a model")
         yield tuple(tokens)
 
 

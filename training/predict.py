@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
+from captioner.errors import DataError
 from captioner.tokens import Tokenizer
 from training.datasets import Example
 
@@ -30,7 +31,16 @@ def predict(captioner: Captioner, examples: Sequence[Example], **options: Any) -
 
 
 def reference_tokens(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Sequence[str]]]:
-    """Each example's captions as tokens: those given with the data, else by ``tokenizer``."""
+    """Each example's captions as tokens: those given with the data, else by ``tokenizer``.
+
+    Raises:
+        DataError: only some examples have tokens; words would be learnt beside phones.
+    """
+    without = [example.image for example in examples if not example.tokens]
+    if 0 < len(without) < len(examples):
+        raise DataError(
+            f"{len(without)} of {len(examples)} images have no tokens, first {without[0]}; give all or none"
+        )
     return [
         list(example.tokens) if example.tokens else [tokenizer.tokenize(caption) for caption in example.captions]
         for example in examples

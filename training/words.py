@@ -8,6 +8,7 @@ language brings both (``captions`` and ``tokens`` with boundaries, see :mod:`tra
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import unicodedata
@@ -24,6 +25,8 @@ from captioner.reading import WORDS_NAME, Phones, WordReader
 from training.datasets import Example, read_dataset
 from training.pronounce import phones_of
 
+log = logging.getLogger(__name__)
+
 
 def learn_words(examples: Sequence[Example]) -> WordReader:
     """A reader from captions and their phones.
@@ -39,25 +42,37 @@ def learn_words(examples: Sequence[Example]) -> WordReader:
     if not examples:
         raise DataError("phones are read by words seen in text: the data needs captions beside its tokens")
     lexicon: defaultdict[str, dict[Phones, None]] = defaultdict(dict)  # in the order of first sight
-    sentences = []
+    sentences: list[list[str]] = []
+    skipped: list[str] = []
     for example, sequences in zip(examples, phones_of(examples), strict=True):
         for caption, phones in zip(example.captions, sequences, strict=True):
-            words = _split_text(caption) if example.tokens else spell_out(caption)
             spoken = list(split_words(phones))
+            words = _split_text(caption, len(spoken)) if example.tokens else spell_out(caption)
             sentences.append(words)
             if len(words) == len(spoken):
                 for word, sounds in zip(words, spoken, strict=True):
                     lexicon[word][tuple(sounds)] = None
+            else:
+                skipped.append(f"{caption!r} has {len(words)} words, its phones {len(spoken)}")
     if not lexicon:
         raise DataError("no caption has as many words in its phones as in its text: do its tokens have boundaries?")
+    if skipped:
+        log.warning("%d of %d captions teach no sounds, first: %s", len(skipped), len(sentences), skipped[0])
     return WordReader(lexicon, NgramModel.learn(sentences))
 
 
-def _split_text(caption: str) -> list[str]:
-    """The words of any language that puts space between them, in lower case and without punctuation around them."""
-    words = re.split(r"[\s\-\u2010-\u2015]+", caption.lower())
-    bare = (word.strip("".join(one for one in word if unicodedata.category(one)[0] in "PS")) for word in words)
-    return [word for word in bare if word]
+def _split_text(caption: str, spoken: int) -> list[str]:
+    """The words of any language that puts space between them, in lower case and without punctuation around them.
+
+    A hyphen parts words unless it stands within one of the ``spoken`` words.
+    """
+
+    def bare(words: list[str]) -> list[str]:
+        stripped = (word.strip("".join(one for one in word if unicodedata.category(one)[0] in "PS")) for word in words)
+        return [word for word in stripped if word]
+
+    whole = bare(caption.lower().split())
+    return whole if len(whole) == spoken else bare(re.split(r"[\s\-\u2010-\u2015]+", caption.lower()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from PIL import Image
 
 import captioner
 from captioner import Captioner, checkpoint
-from captioner.checkpoint import ModelInfo, write_info
+from captioner.checkpoint import ModelInfo, read_info, write_info
 from captioner.cli import main
 
 Command = Callable[..., int]
@@ -66,6 +68,16 @@ def test_a_line_a_picture(
     assert texts[0] != texts[1]
     assert printed.out == f"{photo}\t{texts[0]}\n{other}\t{texts[1]}\n"
     assert printed.err == ""
+
+
+def test_phones_without_words_make_no_sentence(
+    tiny_model_dir: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    write_info(directory, dataclasses.replace(read_info(directory), tokenizer="symbols"))
+    assert main(["caption", str(photo), "--model", str(directory), "--sentence"]) == 2
+    assert "python -m training.words has not taught it words" in capsys.readouterr().err
+    assert main(["caption", str(photo), "--model", str(directory)]) == 0
 
 
 def test_options_reach_the_model(

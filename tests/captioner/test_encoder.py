@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -57,12 +58,29 @@ def test_unknown_names_are_refused_and_the_known_ones_named() -> None:
         assert name in str(caught.value)
     with torch.device("meta"), pytest.raises(OptionError, match=r"no node 'layer9'.*layer4") as caught:
         GridEncoder("resnet18", "layer9")
-    assert "layer4.1.conv2" in str(caught.value)
+    assert "layer4.1" in str(caught.value)
 
 
-def test_a_node_without_a_grid_is_refused() -> None:
-    with pytest.raises(OptionError, match="no spatial grid"):
-        grid_shape("mobilenet_v2", "classifier", 64, 64)
+@pytest.mark.parametrize("node", ["classifier", "classifier.1", "features.2.conv", "features.19"])
+def test_what_is_no_stage_or_block_is_refused(node: str) -> None:
+    with pytest.raises(OptionError, match=f"no node '{node}'; it has features, features.0, "):
+        grid_shape("mobilenet_v2", node, 64, 64)
+
+
+@pytest.mark.parametrize(("name", "node"), [("resnet18", "layer3.0"), ("densenet121", "features.transition1.norm")])
+def test_a_node_is_what_the_whole_model_computes_there(name: str, node: str) -> None:
+    torch.manual_seed(5)
+    encoder = GridEncoder(name, node).eval()
+    torch.manual_seed(5)
+    whole = get_model(name, weights=None).eval()
+    seen: list[Tensor] = []
+    whole.get_submodule(node).register_forward_hook(lambda module, given, result: seen.append(result.clone()))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        whole(pixels)
+        found = encoder(pixels)
+    torch.testing.assert_close(found, seen[0].flatten(2).transpose(1, 2))
+    assert set(encoder.backbone.state_dict()) <= set(whole.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +116,19 @@ def assert_same_grid(encoder: GridEncoder, whole: nn.Module) -> None:
     # Two rows of three columns: position 4 is row 1, column 1.
     torch.testing.assert_close(found[:, 4], expected[:, :, 1, 1])
     torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2))
+
+
+def test_a_network_runs_while_others_are_built(encoder: GridEncoder) -> None:
+    """A service answers with its first model while it loads the next one."""
+    builder = Thread(target=lambda: [GridEncoder(BACKBONE) for _ in range(3)])
+    builder.start()
+    runs = 0
+    with torch.no_grad():
+        while builder.is_alive():
+            encoder(torch.zeros(1, 3, 32, 32))
+            runs += 1
+    builder.join()
+    assert runs
 
 
 def test_batch_normalisation_keeps_its_statistics_while_the_rest_trains(encoder: GridEncoder) -> None:

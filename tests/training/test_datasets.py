@@ -324,6 +324,14 @@ def test_malformed_jsonl_line_is_located(tmp_path: Path, line: str, message: str
         read_dataset(path)
 
 
+@pytest.mark.parametrize("token", ["<pad>", "<unk>"])
+def test_what_cannot_be_a_token_is_located(tmp_path: Path, token: str) -> None:
+    touch(tmp_path, "a.png")
+    path = write_jsonl(tmp_path / "train.jsonl", {"image": "a.png", "tokens": ["a", token]})
+    with pytest.raises(DataError, match=r"line 1.*cannot be a token"):
+        read_dataset(path)
+
+
 def test_tokens_for_some_captions_of_an_image_only(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     path = write_jsonl(

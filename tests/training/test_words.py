@@ -88,6 +88,16 @@ def test_captions_of_other_scripts_teach_their_words(toy_examples: dict[str, lis
     assert list(reader.lexicon) == ["एक", "कुत्ता", "2", "honden", "t", "shirt"]
 
 
+def test_a_hyphen_may_stand_within_a_word(
+    toy_examples: dict[str, list[Example]], caplog: pytest.LogCaptureFixture
+) -> None:
+    image = toy_examples["train"][0].image
+    phones = tuple("t i N | v a k a".split()), tuple("v a k a".split())
+    reader = learn_words([Example(image, ("Tiŋ va-ʼka.", "a va-ʼka"), "train", phones)])
+    assert list(reader.lexicon) == ["tiŋ", "va-ʼka"]
+    assert "1 of 2 captions teach no sounds, first: 'a va-ʼka' has 3 words, its phones 1" in caplog.text
+
+
 def test_phones_with_text_need_no_speech_extra(phone_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert learn_words(read_dataset(phone_data)["train"]).read(["W"]) == ["one"]
