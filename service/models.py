@@ -95,7 +95,8 @@ class ModelRegistry:
         for model in models:
             if model.info.name in self._models:
                 raise OptionError(
-                    f"Two models are named {model.info.name!r}; CAPTIONER_MODELS may list only one of them"
+                    f"Two models are named {model.info.name!r}; list one of them in CAPTIONER_MODELS, or change "
+                    "the name in the config.json of the other"
                 )
             self._models[model.info.name] = model
         if not self._models:

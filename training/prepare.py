@@ -161,9 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 boundaries=arguments.boundaries,
             )
             dataset, unspoken, unseen = pair(dataset, arguments.alignments, tokens)
-            for count, what in ((unspoken, "pictures without an utterance"), (unseen, "utterances without a picture")):
-                if count:
-                    print(f"left out {count} {what}", file=sys.stderr)
+            for names, what in ((unspoken, "pictures without an utterance"), (unseen, "utterances without a picture")):
+                if names:
+                    print(f"left out {len(names)} {what}, first {names[0]}", file=sys.stderr)
         broken = find_broken_images(example for examples in dataset.values() for example in examples)
         sound = {split: [example for example in dataset[split] if example.image not in broken] for split in dataset}
         sound = {split: examples for split, examples in sound.items() if examples}

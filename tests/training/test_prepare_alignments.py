@@ -114,8 +114,8 @@ def test_tokens_of_the_data_are_replaced_and_its_text_is_kept(data: Path, tmp_pa
 def test_what_has_no_counterpart_is_counted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(data, speak(tmp_path, a_0=PHRASE, x_0="??", b_x=PHRASE)) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "left out 2 pictures without an utterance",
-        "left out 2 utterances without a picture",
+        "left out 2 pictures without an utterance, first b.png",
+        "left out 2 utterances without a picture, first x_0",
     ]
     assert sorted(path.name for path in (tmp_path / "prepared").iterdir()) == ["train.jsonl"]
 

@@ -30,13 +30,13 @@ class Pairs(NamedTuple):
         dataset: by split, an example for each picture that an utterance describes. Its tokens are those of its
             utterances, in the order of their numbers; its captions the text of the same numbers (an utterance without
             a number says a picture's only caption), or the tokens joined where one of them has no text.
-        unspoken: pictures without an utterance.
+        unspoken: names of the pictures without an utterance.
         unseen: utterances without a picture.
     """
 
     dataset: Dataset
-    unspoken: int
-    unseen: int
+    unspoken: list[str]
+    unseen: list[str]
 
 
 def pair(dataset: Dataset, source: Path, tokens: Callable[[Alignment], tuple[str, ...]]) -> Pairs:
@@ -56,11 +56,11 @@ def pair(dataset: Dataset, source: Path, tokens: Callable[[Alignment], tuple[str
         for example in examples:
             stems.setdefault(example.image.stem, []).append(example)
     said: dict[Path, dict[int, tuple[str, ...]]] = {}
-    unseen = 0
+    unseen: list[str] = []
     for alignment in read_alignments(source):
         found = _find(alignment.utterance, stems)
         if found is None:
-            unseen += 1
+            unseen.append(alignment.utterance)
             continue
         image, number = found
         utterances = said.setdefault(image, {})
@@ -76,7 +76,7 @@ def pair(dataset: Dataset, source: Path, tokens: Callable[[Alignment], tuple[str
         split: [_spoken(example, said[example.image]) for example in examples if example.image in said]
         for split, examples in dataset.items()
     }
-    unspoken = sum(map(len, dataset.values())) - len(said)
+    unspoken = [one.image.name for examples in dataset.values() for one in examples if one.image not in said]
     return Pairs(paired, unspoken, unseen)
 
 
