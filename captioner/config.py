@@ -94,7 +94,7 @@ class ModelConfig(Config):
 
     Attributes:
         encoder: a torchvision backbone by name, see :data:`captioner.encoder.BACKBONES`.
-        grid_node: the backbone's graph node that yields the grid; empty for the backbone's default.
+        grid_node: the backbone's module that yields the grid; empty for the backbone's default.
         grid_rows, grid_columns, grid_features: the grid that the encoder yields for the model's image size.
         vocabulary_size: V, special tokens included.
         value_size, attention_size, embedding_size, hidden_size: widths of the grid as the decoder reads it, of the

@@ -6,6 +6,7 @@ words that accounts for every phone is found by dynamic programming over the pla
 
 from __future__ import annotations
 
+import functools
 import heapq
 import json
 from collections import defaultdict
@@ -78,10 +79,7 @@ class WordReader:
                     following = (*history, word)[1 - ORDER :]
                     if following not in places[end] or places[end][following].score < score:
                         places[end][following] = Reading(score, word, reading)
-        _, last = max(
-            (reading.score + self.language.log_probability(END, history), reading)
-            for history, reading in places[-1].items()
-        )
+        _, last = max(places[-1].items(), key=lambda one: one[1].score + self.language.log_probability(END, one[0]))
         return list(_trace(last))[::-1]
 
     def _words_from(self, start: int, phones: Phones, boundaries: frozenset[int]) -> Iterator[tuple[int, str, float]]:
@@ -91,8 +89,9 @@ class WordReader:
             moved = crossed + bool(boundaries and end < len(phones) and end not in boundaries)
             for word in self._words.get(phones[start:end], ()):
                 yield end, word, moved * MOVED_BOUNDARY
-            if not moved and end - start <= LONGEST_UNKNOWN:
-                yield end, f"/{' '.join(phones[start:end])}/", UNKNOWN_WORD + (end - start) * UNKNOWN_PHONE
+            if end - start <= LONGEST_UNKNOWN:  # wherever it begins or ends: there must be some way to read anything
+                price = UNKNOWN_WORD + (end - start) * UNKNOWN_PHONE + moved * MOVED_BOUNDARY
+                yield end, f"/{' '.join(phones[start:end])}/", price
 
     def save(self, directory: Path) -> None:
         """Write :data:`WORDS_NAME` into a model's directory."""
@@ -134,6 +133,7 @@ def plain(tokens: Iterable[str]) -> Phones:
     return tuple(map(_unstressed, tokens))
 
 
+@functools.lru_cache(maxsize=1000)  # over and over the same few symbols
 def _unstressed(token: str) -> str:
     try:
         return split_stress(token)[0].arpabet

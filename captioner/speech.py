@@ -25,7 +25,7 @@ from captioner.captioner import Caption
 from captioner.chunks import phone_chunks, read_back, text_chunks
 from captioner.config import require
 from captioner.errors import DependencyError, OptionError, SpeechError
-from captioner.phones import NOISE, SILENCE, check_phones
+from captioner.phones import split_words, without_stress
 from captioner.sound import MAX_SECONDS, Sound, join
 
 MAX_TEXT = 10_000  # characters or phones of one sound; a stream has no limit
@@ -242,7 +242,7 @@ def speak_caption(speaker: Speaker, caption: Caption, tokenizer: str, voice: Voi
     """
     if tokenizer == "symbols":
         try:
-            check_phones(token for token in caption.tokens if token not in (SILENCE, NOISE))
+            without_stress(phone for word in split_words(caption.tokens) for phone in word)
         except OptionError as error:
             raise OptionError(f"model {caption.model!r} says phones that are not of English: {error}") from error
         return speaker.phones(caption.tokens, voice)

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from statistics import mean
 
 from captioner.errors import DataError, DependencyError
-from captioner.phones import BOUNDARY, NOISE, SILENCE
+from captioner.phones import split_words
 from captioner.reading import plain
 from training.metrics import bleu
 
 Phones = Sequence[str]
-
-NO_PHONES = frozenset({BOUNDARY, SILENCE, NOISE})
 
 
 def score_phones(references: Sequence[Sequence[Phones]], hypotheses: Sequence[Phones]) -> dict[str, float]:
@@ -84,7 +82,7 @@ def require_phone_scoring() -> None:
 
 
 def _phones(tokens: Phones) -> tuple[str, ...]:
-    return plain(token for token in tokens if token not in NO_PHONES)
+    return plain(phone for word in split_words(tokens) for phone in word)
 
 
 def _error_rate(reference: Phones, said: Phones) -> float:

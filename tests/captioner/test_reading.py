@@ -61,6 +61,14 @@ def test_what_no_word_sounds_like_is_shown_as_phones(reader: WordReader) -> None
     assert reader.read("AH K AE1 T R AH N Z".split()) == ["a", "/K AE T/", "runs"]
 
 
+@pytest.mark.parametrize("between", ["|", "T | T", "R"])
+def test_what_is_too_long_for_a_word_is_read_in_parts(reader: WordReader, between: str) -> None:
+    """A model in a loop may say anything."""
+    tokens = [*["ZH"] * 40, *between.split(), *["ZH"] * 40]
+    said = " ".join(word.strip("/") for word in reader.read(tokens))
+    assert said.split() == [token for token in tokens if token != "|"]
+
+
 def test_a_misplaced_boundary_does_not_hide_a_word(reader: WordReader) -> None:
     assert reader.read("AH | B L AE K D | AO G | R AH N Z".split()) == ["a", "black", "dog", "runs"]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import io
 import itertools
@@ -316,5 +317,8 @@ def test_words_are_spoken_as_text_and_symbols_as_phones(speaker: EspeakSpeaker) 
     )
     assert speak_caption(speaker, words, "words").spoken == speaker.text("A dog.").spoken
     assert speak_caption(speaker, phones, "symbols").spoken == speaker.phones(["AH0", "|", "D", "AO1", "G"]).spoken
-    with pytest.raises(OptionError, match="'m' says phones that are not of English: 'A' is no ARPAbet phone"):
+    with pytest.raises(OptionError, match="'m' says phones that are not of English: 'a' is no ARPAbet phone"):
         speak_caption(speaker, words, "symbols")
+    silent = dataclasses.replace(phones, text="SIL", tokens=("SIL",))
+    with pytest.raises(OptionError, match=r"^there are no phones to speak"):
+        speak_caption(speaker, silent, "symbols")
