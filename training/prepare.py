@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from captioner.errors import CaptionerError, DataError, ImageError, OptionError
 from captioner.images import open_image
@@ -35,7 +34,7 @@ from training.alignments.pairing import Dataset, pair
 from training.alignments.symbols import NOISE_CHOICES, PHONE_SETS, SILENCE_CHOICES, SilencePolicy, phone_tokens
 from training.datasets import Example, read_dataset
 from training.layouts import SPLITS
-from training.pronounce import pronounce
+from training.pronounce import phones_of
 
 MIN_COUNTS = (1, 2, 3, 4, 5)  # vocabulary thresholds whose coverage is reported
 
@@ -119,20 +118,16 @@ def to_phones(dataset: Dataset, *, stress: bool, boundaries: bool) -> Dataset:
     for example in examples:
         if example.tokens:
             raise DataError(f"{example.image} has tokens already; --phones pronounces captions")
-    captions = [caption for example in examples for caption in example.captions]
-    spoken = iter(pronounce(tqdm(captions, desc="phones", unit="caption", leave=False)))
+    spoken = iter(phones_of(examples))
 
-    def phones(example: Example, caption: str) -> tuple[str, ...]:
-        tokens = next(spoken)
-        if not tokens:
-            raise DataError(f"a caption of {example.image} has no words: {caption!r}")
-        kept = tokens if stress else without_stress(tokens)
-        return tuple(token for token in kept if boundaries or token != BOUNDARY)
+    def phones(example: Example) -> Iterator[tuple[str, ...]]:
+        for caption, tokens in zip(example.captions, next(spoken), strict=True):
+            if not tokens:
+                raise DataError(f"a caption of {example.image} has no words: {caption!r}")
+            kept = tokens if stress else without_stress(tokens)
+            yield tuple(token for token in kept if boundaries or token != BOUNDARY)
 
-    return {
-        split: [replace(one, tokens=tuple(phones(one, caption) for caption in one.captions)) for one in dataset[split]]
-        for split in dataset
-    }
+    return {split: [replace(one, tokens=tuple(phones(one))) for one in dataset[split]] for split in dataset}
 
 
 def write_dataset(dataset: Dataset, directory: Path) -> None:

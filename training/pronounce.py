@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tqdm import tqdm
+
 from captioner.errors import DataError, OptionError
 from captioner.pronunciation import Pronouncer
 from captioner.speech import EspeakSpeaker
@@ -28,7 +30,7 @@ def pronounce(texts: Iterable[str]) -> list[Tokens]:
             except OptionError as error:
                 raise DataError(f"{text!r}: {error}") from error
 
-        return [phones(text) for text in texts]
+        return [phones(text) for text in tqdm(texts, desc="phones", unit="caption", leave=False)]
 
 
 def phones_of(examples: Sequence[Example]) -> list[list[Tokens]]:
