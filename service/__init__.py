@@ -1,5 +1,1 @@
-"""Captions over HTTP: a Flask application and the gunicorn server that runs it."""
-
-from service.app import create_app
-
-__all__ = ["create_app"]
+"""Captions over HTTP: a Flask application (:mod:`service.app`) and the gunicorn server that runs it."""

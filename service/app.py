@@ -13,6 +13,7 @@ from flask.json.provider import DefaultJSONProvider
 from captioner import Captioner
 from captioner.speech import EspeakSpeaker
 from service import errors
+from service.captioning import Captioning
 from service.config import ServiceConfig
 from service.models import ModelRegistry, ServedModel, find_models, load_in_background
 from service.routes import caption, health, huggingface, models, page, speech
@@ -50,6 +51,7 @@ def create_app(config: ServiceConfig | None = None, captioners: Iterable[Caption
         load_in_background(found, config.torch_threads)
     else:
         registry = ModelRegistry(ServedModel(loaded.info, loaded) for loaded in captioners)
+    captioning = Captioning(registry, config)
     speaker = functools.cache(EspeakSpeaker)  # one for this process, made for the first request
 
     app = _Application("service", static_folder=None)
@@ -59,9 +61,9 @@ def create_app(config: ServiceConfig | None = None, captioners: Iterable[Caption
     app.register_blueprint(page.blueprint())
     app.register_blueprint(health.blueprint(registry))
     app.register_blueprint(models.blueprint(registry))
-    app.register_blueprint(caption.blueprint(registry, config))
-    app.register_blueprint(speech.blueprint(registry, config, speaker))
-    app.register_blueprint(huggingface.blueprint(registry, config, speaker))
+    app.register_blueprint(caption.blueprint(captioning))
+    app.register_blueprint(speech.blueprint(captioning, speaker))
+    app.register_blueprint(huggingface.blueprint(captioning, speaker))
     return app
 
 

@@ -8,46 +8,29 @@ from typing import Any
 from flask import Blueprint, request
 
 from captioner import Caption
-from captioner.config import ImageConfig
-from captioner.engines import FloatArray
 from captioner.errors import CaptionerError
-from captioner.images import load_pixels
-from service.config import ServiceConfig
+from service.captioning import Captioning
 from service.errors import error_item
-from service.inputs import image_bytes, read_upload
-from service.models import ModelRegistry
-from service.options import parse_options
+from service.inputs import read_upload
 
 
-def blueprint(registry: ModelRegistry, config: ServiceConfig) -> Blueprint:
-    """The caption route over the models of ``registry``, within the limits of ``config``."""
+def blueprint(captioning: Captioning) -> Blueprint:
+    """The caption route."""
     routes = Blueprint("caption", __name__)
 
     @routes.post("/v1/caption")
     def caption() -> dict[str, Any]:
-        upload = read_upload(request, config)
-        options = parse_options({**request.args.to_dict(), **upload.fields}, config)
-        model = registry.get(options.model)
-        decoding = model.ready().options(**options.decoding)  # refused before any image is decoded
-        loaded = [_load(image, model.info.image, config.max_pixels) for image in upload.images]
-        if len(loaded) == 1 and isinstance(loaded[0], CaptionerError):
-            raise loaded[0]  # with one image the status can tell
-        captions = iter(model.caption([item for item in loaded if not isinstance(item, CaptionerError)], decoding))
+        upload = read_upload(request, captioning.config)
+        captioned = captioning.caption(upload.images, {**request.args.to_dict(), **upload.fields})
+        if len(captioned.results) == 1 and isinstance(captioned.results[0], CaptionerError):
+            raise captioned.results[0]  # with one image the status can tell
         results = [
-            error_item(item) if isinstance(item, CaptionerError) else _result(next(captions), options.attention)
-            for item in loaded
+            error_item(result) if isinstance(result, CaptionerError) else _result(result, captioned.options.attention)
+            for result in captioned.results
         ]
-        return {"model": model.info.name, "results": results}
+        return {"model": captioned.model.info.name, "results": results}
 
     return routes
-
-
-def _load(image: object, config: ImageConfig, max_pixels: int) -> FloatArray | CaptionerError:
-    """The network's input for one image, or what is wrong with it."""
-    try:
-        return load_pixels(image_bytes(image), config, max_pixels=max_pixels)
-    except CaptionerError as error:
-        return error
 
 
 def _result(captions: Sequence[Caption], attention: bool) -> dict[str, Any]:

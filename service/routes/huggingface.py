@@ -18,11 +18,9 @@ from flask import Blueprint, Response, request
 from captioner import __version__
 from captioner.errors import OptionError
 from captioner.speech import Speaker
-from service.captioning import caption_one
-from service.config import ServiceConfig
+from service.captioning import Captioning
 from service.errors import RequestError
 from service.inputs import image_bytes, read_upload
-from service.models import ModelRegistry
 from service.options import parse_voice, read_flag
 
 # Their generation parameters and what those are called here; of two names for one thing the later counts, as theirs do.
@@ -46,13 +44,13 @@ URL = re.compile(r"data:[^\s,]*;base64,|https?://\S+$", re.IGNORECASE)
 LONGEST_WORD = 45  # letters, of a disease of the lungs; lines of base64 have 64 or more, the smallest images 48 in all
 
 
-def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[[], Speaker]) -> Blueprint:
-    """The routes over the models of ``registry`` and what ``speaker`` gives, within the limits of ``config``."""
+def blueprint(captioning: Captioning, speaker: Callable[[], Speaker]) -> Blueprint:
+    """The routes over ``captioning`` and what ``speaker`` gives."""
     routes = Blueprint("huggingface", __name__)
 
     @routes.post("/")
     def infer() -> Response | list[dict[str, str]]:
-        upload = read_upload(request, config, instead=("inputs",))
+        upload = read_upload(request, captioning.config, instead=("inputs",))
         given = {name: value for name, value in upload.fields.items() if name not in IGNORED_FIELDS}
         parameters = _flatten(given.pop("parameters", None))
         images = upload.images or (given.pop("inputs"),)
@@ -61,7 +59,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[
             return speak(images[0], {**fields, **parameters})
         if "attention" in fields:
             raise OptionError("attention has no meaning here; POST /v1/caption has it")
-        _, captions = caption_one(images, {**fields, **_rename(parameters)}, registry, config)
+        _, captions = captioning.caption_one(images, {**fields, **_rename(parameters)})
         return [{"generated_text": caption.text} for caption in captions]
 
     def speak(text: str, fields: Mapping[str, object]) -> Response:
@@ -73,7 +71,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[
     @routes.get("/info")
     def info() -> dict[str, Any]:
         return {
-            "model_id": registry.get().info.name,
+            "model_id": captioning.registry.get().info.name,
             "model_pipeline_tag": "image-to-text",
             "version": __version__,
         }

@@ -14,11 +14,9 @@ from captioner.errors import CaptionerError, OptionError
 from captioner.phones import check_phones
 from captioner.sound import Sound, join, wav_stream
 from captioner.speech import MAX_TEXT, EspeakSpeaker, Voice, speak_caption
-from service.captioning import caption_one
-from service.config import ServiceConfig
+from service.captioning import Captioning
 from service.errors import RequestError, UnavailableError
 from service.inputs import Upload, read_upload
-from service.models import ModelRegistry
 from service.options import parse_voice, read_flag
 
 SPOKEN = ("text", "phones")
@@ -27,14 +25,14 @@ MAX_STREAM_SECONDS = 4 * 3600  # of its sound: figures and some scripts are far 
 MAX_STREAMS = 2  # at a time: a listener who reads as slowly as the sound plays holds one of the worker's threads
 
 
-def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[[], EspeakSpeaker]) -> Blueprint:
-    """The speech route: captions by the models of ``registry``, by ``speaker``'s voices, within the limits."""
+def blueprint(captioning: Captioning, speaker: Callable[[], EspeakSpeaker]) -> Blueprint:
+    """The speech route over ``captioning``, by ``speaker``'s voices."""
     routes = Blueprint("speech", __name__)
     free = threading.BoundedSemaphore(MAX_STREAMS)
 
     @routes.post("/v1/speech")
     def speech() -> Response:
-        upload = read_upload(request, config, instead=SPOKEN)
+        upload = read_upload(request, captioning.config, instead=SPOKEN)
         query = request.args.to_dict()
         voice, fields = parse_voice({**query, **upload.fields})
         misplaced = sorted({*SPOKEN, "n_best", "attention"} & set(fields if upload.images else query))
@@ -60,7 +58,7 @@ def blueprint(registry: ModelRegistry, config: ServiceConfig, speaker: Callable[
     def say(upload: Upload, fields: Mapping[str, object], voice: Voice) -> Sound:
         """What a model says about the image."""
         engine = speaker()  # what is missing is told before anything is decoded
-        model, (caption, *_) = caption_one(upload.images, fields, registry, config)
+        model, (caption, *_) = captioning.caption_one(upload.images, fields)
         return speak_caption(engine, caption, model.info.tokenizer, voice)
 
     def speak(fields: Mapping[str, object], voice: Voice, most: int) -> Iterator[Sound]:

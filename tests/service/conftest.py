@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from captioner import Captioner
-from service import create_app
+from service.app import create_app
 from service.config import ServiceConfig
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from werkzeug.test import TestResponse
 
 from captioner import Captioner, __version__
-from service import create_app
+from service.app import create_app
 from service.config import ServiceConfig
 
 Refused = Callable[[TestResponse, int, str], str]

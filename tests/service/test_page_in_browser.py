@@ -17,7 +17,7 @@ from flask import Flask
 from captioner import Captioner
 from captioner.checkpoint import ModelInfo
 from captioner.tokens import Vocabulary
-from service import create_app
+from service.app import create_app
 from service.config import ServiceConfig
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here")

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 import captioner
 from captioner import Captioner, ModelError, OptionError
-from service import create_app
+from service.app import create_app
 from service.config import ServiceConfig
 
 Refused = Callable[[TestResponse, int, str], str]
