@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-speech install-train serve test lint format bench clean
+.PHONY: help install install-speech install-train serve test lint format bench bench-serve audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,12 @@ format: $(VENV)/installed-dev  ## mend what style checks can mend
 bench: $(VENV)/installed-dev  ## measure the command and the library on this machine
 	$(BIN)/python benchmarks/captioning.py
 
+bench-serve: $(VENV)/installed-bench  ## measure the server under load, beside plain Flask and LitServe
+	$(BIN)/python benchmarks/serve.py
+
+audit: $(VENV)/audit/bin/pip-audit  ## look up known vulnerabilities of the pinned packages; asks the package index
+	$< --disable-pip --no-deps --requirement requirements-speech.txt --requirement requirements-train.txt
+
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
@@ -60,3 +66,12 @@ $(VENV)/installed-train: $(VENV)/installed requirements-train.txt
 $(VENV)/installed-dev: $(VENV)/installed-train requirements-speech.txt requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-dev requirements-bench.txt
+	$(PIP) -r requirements-bench.txt
+	touch $@
+
+# Apart: what it needs is not pinned here.
+$(VENV)/audit/bin/pip-audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -165,15 +165,32 @@ class Captioner:
             changes["beam_size"] = max(own.beam_size, changes["n_best"])
         return own.replace(**changes)
 
-    def caption_pixels(self, pixels: Sequence[FloatArray], options: DecodingOptions) -> list[list[Caption]]:
-        """Caption pictures that are prepared already: (3, H, W) arrays by the model's image settings, one batch."""
+    def caption_pixels(
+        self, pixels: Sequence[FloatArray], options: DecodingOptions | Sequence[DecodingOptions]
+    ) -> list[list[Caption]]:
+        """Caption pictures that are prepared already, as one batch.
+
+        Args:
+            pixels: (3, H, W) arrays by the model's image settings.
+            options: for all of them, or one for each: the network reads them together, and those with equal options
+                are decoded together. With a seed each is decoded by itself, so that what it gets does not depend on
+                its neighbours.
+        """
         if not pixels:
             return []
+        each = [options] * len(pixels) if isinstance(options, DecodingOptions) else options
         grid = self.engine.encode(np.stack(pixels))
-        found = decode(self.engine, grid, len(pixels), options)
-        if not all(found):  # no number compares with NaN, so nothing was ever best
-            raise ModelError(f"model {self.name!r} computes no numbers: its weights are damaged")
-        return [[self._caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        groups: dict[tuple[DecodingOptions, int | None], list[int]] = {}
+        for image, own in enumerate(each):
+            groups.setdefault((own, None if own.seed is None else image), []).append(image)
+        captions: list[list[Caption]] = [[]] * len(pixels)
+        for (own, _), images in groups.items():
+            part = grid if len(groups) == 1 else self.engine.select(grid, np.array(images))
+            for image, hypotheses in zip(images, decode(self.engine, part, len(images), own), strict=True):
+                if not hypotheses:  # no number compares with NaN, so nothing was ever best
+                    raise ModelError(f"model {self.name!r} computes no numbers: its weights are damaged")
+                captions[image] = [self._caption(hypothesis) for hypothesis in hypotheses]
+        return captions
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.info.vocabulary.decode(hypothesis.tokens)

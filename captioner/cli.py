@@ -20,6 +20,7 @@ from captioner.checkpoint import ModelInfo, bundled_models, read_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, open_image
 from captioner.sound import Sound, wav_header, wav_stream
+from service.config import ServiceConfig, add_flags, read_flags
 
 STDIN = "-"
 OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram")
@@ -102,8 +103,8 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all [127.0.0.1]")
     serve.add_argument("--port", type=int, default=8000, help="TCP port [8000]")
     serve.add_argument("--workers", type=int, default=1, help="processes, each with its own models [1]")
-    serve.add_argument("--threads", type=int, default=8, help="requests that a worker reads at a time [8]")
-    serve.add_argument("--model", action="append", default=[], help="a model to serve, repeatable [all bundled ones]")
+    serve.add_argument("--threads", type=int, default=0, help="requests that a worker has in hand [as its queue needs]")
+    add_flags(serve)
     return parser
 
 
@@ -237,15 +238,11 @@ def _figures(info: ModelInfo) -> str:
 
 def serve_command(arguments: argparse.Namespace) -> int:
     """``captioner serve``."""
+    config = ServiceConfig.from_environment(flags=read_flags(arguments))
+
     from service.server import run
 
-    run(
-        host=arguments.host,
-        port=arguments.port,
-        workers=arguments.workers,
-        threads=arguments.threads,
-        models=arguments.model,
-    )
+    run(config, host=arguments.host, port=arguments.port, workers=arguments.workers, threads=arguments.threads)
     return 0
 
 

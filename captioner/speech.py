@@ -28,6 +28,8 @@ from captioner.errors import DependencyError, OptionError, SpeechError
 from captioner.phones import split_words, without_stress
 from captioner.sound import MAX_SECONDS, Sound, join
 
+RATES = range(80, 451)  # words a minute
+PITCHES = range(100)
 MAX_TEXT = 10_000  # characters or phones of one sound; a stream has no limit
 TIMEOUT = 60.0  # seconds that one chunk may take; twenty minutes of sound take a few
 
@@ -52,8 +54,8 @@ class Voice:
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[A-Za-z0-9+_-]{1,40}", self.name)
         require(named is not None, f"voice must be a name such as en-us, not {reprlib.repr(self.name)}")
-        require(80 <= self.rate <= 450, f"rate must be 80 to 450 words a minute, not {self.rate}")
-        require(0 <= self.pitch <= 99, f"pitch must be 0 to 99, not {self.pitch}")
+        require(self.rate in RATES, f"rate must be {RATES[0]} to {RATES[-1]} words a minute, not {self.rate}")
+        require(self.pitch in PITCHES, f"pitch must be {PITCHES[0]} to {PITCHES[-1]}, not {self.pitch}")
 
 
 DEFAULT_VOICE = Voice()

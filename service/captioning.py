@@ -1,18 +1,33 @@
-"""From the images of a request to their captions: what every protocol does, whatever its wrapping."""
+"""From the images of a request to their captions: what every protocol does, whatever its wrapping.
+
+An image passes three stages: it is decoded in the thread of its request, as many at a time as there are cores; it
+waits in the queue; the model captions it among others. The gate bounds how many are anywhere in there.
+"""
 
 from __future__ import annotations
 
+import functools
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from captioner import Caption
-from captioner.config import ImageConfig
+from flask import request
+from PIL import Image
+
+from captioner import Caption, Captioner, DecodingOptions
 from captioner.engines import FloatArray
 from captioner.errors import CaptionerError
-from captioner.images import load_pixels
+from captioner.images import load_pixels, to_array
+from service.admission import Gate
+from service.batching import Batcher
+from service.caller import Caller
 from service.config import ServiceConfig
-from service.errors import RequestError
+from service.cores import usable_cores
+from service.errors import RequestError, UnavailableError
 from service.inputs import image_bytes
+from service.metrics import Metrics
 from service.models import ModelRegistry, ServedModel
 from service.options import CaptionOptions, parse_options
 
@@ -38,28 +53,53 @@ class Captioning:
     Attributes:
         registry: the models.
         config: the limits.
+        metrics: told how long each stage takes.
     """
 
-    def __init__(self, registry: ModelRegistry, config: ServiceConfig) -> None:
+    def __init__(self, registry: ModelRegistry, config: ServiceConfig, metrics: Metrics) -> None:
         self.registry = registry
         self.config = config
+        self.metrics = metrics
+        full = "There are more images to caption than this service can take; try again later"
+        self._gate = Gate(config.max_queue, full, watch=metrics.set_queue_depth)
+        self._decoders = threading.BoundedSemaphore(usable_cores())
+        self._batcher = Batcher(
+            max_batch=config.max_batch,
+            wait=config.batch_wait_ms / 1000,
+            metrics=metrics,
+            prepare=functools.partial(_use_threads, config.torch_threads),
+        )
+
+    def load_models(self) -> None:
+        """Load the models, or load them anew, in the background."""
+        self.registry.load(self.config.precision, self._warm_up)
 
     def caption(self, images: Sequence[object], fields: Mapping[str, object]) -> Captioned:
-        """Caption images, each for itself: one that is bad leaves its neighbours alone.
+        """Caption images of the current request, each for itself: one that is bad leaves its neighbours alone.
 
         Args:
             images: as :class:`service.inputs.Upload` holds them.
             fields: see :func:`service.options.parse_options`.
 
         Raises:
-            ModelError, OptionError, UnavailableError: as their messages say.
+            ModelError, OptionError: as their messages say.
+            UnavailableError: the model is not ready, the service is full, or the deadline has passed.
         """
+        caller = Caller.of(request.environ, self.config.deadline_seconds)
         options = parse_options(fields, self.config)
         model = self.registry.get(options.model)
-        decoding = model.ready().options(**options.decoding)  # refused before any image is decoded
-        loaded = [self._load(image, model.info.image) for image in images]
-        captions = iter(model.caption([item for item in loaded if not isinstance(item, CaptionerError)], decoding))
-        results = tuple(item if isinstance(item, CaptionerError) else next(captions) for item in loaded)
+        loaded = model.ready()
+        decoding = loaded.options(**options.decoding)  # refused before any image is decoded
+        pending: list[Future[list[Caption]] | CaptionerError] = []
+        with self._gate.admit(len(images)):
+            try:
+                for image in images:
+                    pending.append(self._queue(image, loaded, decoding, caller))
+                results = tuple(_result(each, caller) for each in pending)
+            finally:
+                for each in pending:
+                    if isinstance(each, Future):
+                        each.cancel()  # nobody waits any longer for what is not done
         return Captioned(model, options, results)
 
     def caption_one(self, images: Sequence[object], fields: Mapping[str, object]) -> tuple[ServedModel, list[Caption]]:
@@ -77,9 +117,55 @@ class Captioning:
             raise result
         return captioned.model, result
 
-    def _load(self, image: object, config: ImageConfig) -> FloatArray | CaptionerError:
-        """The network's input for one image, or what is wrong with it."""
+    def _queue(
+        self, image: object, model: Captioner, options: DecodingOptions, caller: Caller
+    ) -> Future[list[Caption]] | CaptionerError:
+        """Decode an image and queue it; what is wrong with it stands in its place."""
+        with self._batcher.expecting():
+            try:
+                pixels = self._decode(image, model, caller)
+            except UnavailableError:
+                raise
+            except CaptionerError as error:
+                return error
+            return self._batcher.submit(model, pixels, options, caller)
+
+    def _decode(self, image: object, model: Captioner, caller: Caller) -> FloatArray:
+        """The network's input for one image. Few are decoded at a time: a large one takes much memory."""
+        data = image_bytes(image)
+        if not self._decoders.acquire(timeout=caller.left()):
+            caller.left()
         try:
-            return load_pixels(image_bytes(image), config, max_pixels=self.config.max_pixels)
-        except CaptionerError as error:
-            return error
+            started = time.monotonic()
+            return load_pixels(data, model.info.image, max_pixels=self.config.max_pixels)
+        finally:
+            self._decoders.release()
+            self.metrics.observe_stage("decode", time.monotonic() - started)
+
+    def _warm_up(self, model: Captioner) -> None:
+        """Caption a blank picture in the thread where all others will be captioned."""
+        blank = to_array(Image.new("RGB", (8, 8)), model.info.image)
+        self._batcher.submit(model, blank, model.options(), Caller(float("inf"))).result()
+
+
+def _result(pending: Future[list[Caption]] | CaptionerError, caller: Caller) -> list[Caption] | CaptionerError:
+    """The captions of an image, or why it has none; what concerns the whole request is raised."""
+    if isinstance(pending, CaptionerError):
+        return pending
+    try:
+        return pending.result(timeout=caller.left())
+    except TimeoutError:
+        caller.left()
+        raise
+    except UnavailableError:
+        raise
+    except CaptionerError as error:
+        return error
+
+
+def _use_threads(number: int) -> None:
+    """Let the network use so many cores; 0 leaves torch's own choice."""
+    if number:
+        import torch
+
+        torch.set_num_threads(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -19,9 +21,27 @@ class RequestError(CaptionerError):
 
 
 class UnavailableError(CaptionerError):
-    """The service cannot answer now. Codes: ``starting``, ``busy``, ``model_unavailable``."""
+    """The service cannot answer now.
+
+    Codes: ``starting``, ``draining``, ``busy``, ``deadline``, ``model_unavailable``, and
+    ``client_gone``, which nobody reads.
+    """
 
     default_code = "model_unavailable"
+
+
+class AccessError(CaptionerError):
+    """The client may not ask, or not yet. Codes: ``unauthorized``, ``rate_limited``.
+
+    Attributes:
+        headers: what the reply tells it besides.
+    """
+
+    default_code = "unauthorized"
+
+    def __init__(self, message: str, *, code: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message, code=code)
+        self.headers = headers
 
 
 # Codes that are missing here are faults of the service: 500.
@@ -33,6 +53,7 @@ STATUS = {
     "bad_multipart": 400,
     "bad_base64": 400,
     "url_refused": 400,
+    "unauthorized": 401,
     "model_not_found": 404,
     "body_too_large": 413,
     "image_too_large": 413,
@@ -40,9 +61,13 @@ STATUS = {
     "not_an_image": 415,
     "image_broken": 422,
     "busy": 429,
+    "rate_limited": 429,
+    "client_gone": 499,  # nginx's number for it, in logs and figures
     "missing_dependency": 501,
     "starting": 503,
+    "draining": 503,
     "model_unavailable": 503,
+    "deadline": 504,
 }
 
 RETRY_AFTER_SECONDS = 2
@@ -61,8 +86,10 @@ def register(app: Flask) -> None:
         response = _reply(STATUS.get(error.code, 500), str(error), error.code)
         if response.status_code == 500:
             app.logger.error("request %s failed: %s", g.request_id, error)
-        if error.code in ("starting", "busy"):
+        if error.code in ("starting", "draining", "busy"):
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if isinstance(error, AccessError):
+            response.headers.extend(error.headers)
         return response
 
     @app.errorhandler(HTTPException)
@@ -87,6 +114,7 @@ def register(app: Flask) -> None:
 
 
 def _reply(status: int, message: str, code: str) -> Response:
+    g.refusal = code  # for whoever counts and logs
     response = jsonify(error=message, code=code, request_id=g.request_id)
     response.status_code = status
     return response

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flask import Request
 from gunicorn.http.errors import ParseException
@@ -20,6 +20,8 @@ from service.errors import RequestError
 CHUNK = 64 * 1024
 MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
 MAX_FIELD_BYTES = 64 * 1024
+MAX_JSON_MARKS = 500_000  # brackets, commas and colons; a text of 200,000 phones to speak needs as many commas
+MAX_JSON_DEPTH = 32
 MAX_PARTS = 1000  # far above any sensible request: what is counted exactly are images
 
 
@@ -63,12 +65,63 @@ def read_upload(request: Request, config: ServiceConfig, *, instead: Sequence[st
         upload = _from_multipart(body.lstrip())
     else:
         upload = Upload((body,), {})
-    if len(upload.images) > config.max_images:
-        raise RequestError(
-            f"{len(upload.images)} images are too many for one request; send at most {config.max_images}",
-            code="too_many_images",
-        )
+    limit_images(len(upload.images), config)
     return upload
+
+
+def limit_images(count: int, config: ServiceConfig) -> None:
+    """Refuse more images than one request may hold.
+
+    Raises:
+        RequestError: ``count`` is over the limit.
+    """
+    if count > config.max_images:
+        raise RequestError(
+            f"{count} images are too many for one request; send at most {config.max_images}", code="too_many_images"
+        )
+
+
+def read_json(request: Request, config: ServiceConfig) -> dict[str, Any]:
+    """Read a body that can only be a JSON object, whatever its Content-Type says.
+
+    Raises:
+        RequestError: the body is empty, no JSON object or over a limit.
+    """
+    return parse_json(read_body(request, config.max_bytes))
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The fields of a JSON object.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if not body:
+        raise RequestError("The body is empty; send a JSON object", code="empty_body")
+    # A list of a few bytes takes many times that in memory. Those within texts count too: no text has so many.
+    if sum(map(body.count, (b"[", b"{", b",", b":"))) > MAX_JSON_MARKS:
+        raise RequestError("The JSON has too many elements; send fewer", code="bad_json")
+    too_deep = RequestError(f"The JSON is nested too deeply; at most {MAX_JSON_DEPTH} levels are read", code="bad_json")
+    try:
+        fields = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise too_deep from error
+    except ValueError as error:
+        raise RequestError(f"The body is not valid JSON: {error}", code="bad_json") from error
+    if not isinstance(fields, dict):
+        raise RequestError("The body must be a JSON object: {...}", code="bad_json")
+    if _depth(fields) > MAX_JSON_DEPTH:
+        raise too_deep
+    return fields
+
+
+def _depth(value: object) -> int:
+    """How many lists and objects are within each other; no recursion, which has a limit of its own."""
+    depth, level = 0, [value]
+    while level := [node for node in level if isinstance(node, list | dict)]:
+        depth += 1
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+    return depth
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -116,12 +169,7 @@ def image_bytes(image: object) -> bytes:
 
 
 def _from_json(body: bytes, instead: Sequence[str]) -> Upload:
-    try:
-        fields = json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise RequestError("The JSON is nested too deeply", code="bad_json") from error
-    except ValueError as error:
-        raise RequestError(f"The body starts like JSON but is not: {error}", code="bad_json") from error
+    fields = parse_json(body)
     if sum(name in fields for name in ("image", "images", *instead)) != 1:
         others = "".join(f' or "{name}"' for name in instead)
         raise RequestError(f'The JSON needs either "image": "<base64>" or "images": ["<base64>", ...]{others}')

@@ -1,24 +1,20 @@
-"""The models that one process serves: loaded in the background, each used by one request at a time."""
+"""The models that one process serves: loaded in the background, and anew when told to, without a pause."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 import captioner
-from captioner import Caption, Captioner, DecodingOptions
+from captioner import Captioner
 from captioner.checkpoint import ModelInfo, bundled_models, read_info, resolve
-from captioner.engines import FloatArray
+from captioner.config import require
 from captioner.errors import CaptionerError, ModelError, OptionError
 from service.errors import UnavailableError
 
 log = logging.getLogger(__name__)
-
-BATCH_SIZE = 16
 
 
 class ServedModel:
@@ -26,14 +22,15 @@ class ServedModel:
 
     Attributes:
         info: what its directory says about it.
+        directory: where it is; None if it came loaded.
         failure: why it could not be loaded, or None.
     """
 
-    def __init__(self, info: ModelInfo, loaded: Captioner | None = None) -> None:
+    def __init__(self, info: ModelInfo, *, directory: Path | None = None, loaded: Captioner | None = None) -> None:
         self.info = info
+        self.directory = directory
         self.failure: CaptionerError | None = None
         self._loaded = loaded
-        self._turn = threading.Lock()
 
     @property
     def status(self) -> str:
@@ -42,11 +39,21 @@ class ServedModel:
             return "ready"
         return "failed" if self.failure else "loading"
 
-    def load(self, directory: Path) -> None:
-        """Load the weights and caption one blank picture, so that ``ready`` means it works and is warm."""
+    def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:
+        """Load it, or load it anew: until the new one is warm, and if it fails for good, the old one stays.
+
+        Args:
+            precision: of the encoder, see :func:`captioner.load`.
+            warm_up: uses the model once, so that ``ready`` means that it works.
+        """
+        if self.directory is None:
+            return
         try:
-            loaded = captioner.load(directory)
-            loaded(Image.new("RGB", (8, 8)))
+            loaded = captioner.load(self.directory, precision=precision)
+            require(
+                loaded.name == self.info.name, f"its name is {loaded.name!r} now; restart the service to serve that"
+            )
+            warm_up(loaded)
         except CaptionerError as error:
             log.error("Model %r could not be loaded: %s", self.info.name, error)  # noqa: TRY400 - its sentence says it all
             self.failure = error
@@ -54,7 +61,7 @@ class ServedModel:
             log.exception("Model %r could not be loaded", self.info.name)
             self.failure = ModelError(f"{type(error).__name__}: {error}")
         else:
-            self._loaded = loaded
+            self.info, self._loaded, self.failure = loaded.info, loaded, None
             log.info("Model %r is ready", self.info.name)
 
     def ready(self) -> Captioner:
@@ -69,19 +76,6 @@ class ServedModel:
             raise UnavailableError(f"Model {self.info.name!r} could not be loaded: {self.failure}")
         raise UnavailableError(f"Model {self.info.name!r} is still loading; try again shortly", code="starting")
 
-    def caption(self, pixels: Sequence[FloatArray], options: DecodingOptions) -> list[list[Caption]]:
-        """Caption prepared pictures, (3, H, W) each: for each its captions, best first.
-
-        Raises:
-            UnavailableError: see :meth:`ready`.
-        """
-        model = self.ready()
-        captions: list[list[Caption]] = []
-        for start in range(0, len(pixels), BATCH_SIZE):
-            with self._turn:  # taken for each batch anew, so that long requests let short ones in between
-                captions += model.caption_pixels(pixels[start : start + BATCH_SIZE], options)
-        return captions
-
 
 class ModelRegistry:
     """Models by name, the default one first.
@@ -92,6 +86,7 @@ class ModelRegistry:
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._models: dict[str, ServedModel] = {}
+        self._loading = threading.Lock()
         for model in models:
             if model.info.name in self._models:
                 raise OptionError(
@@ -118,29 +113,28 @@ class ModelRegistry:
             raise ModelError(f"There is no model {name!r} here; there is {served}", code="model_not_found")
         return self._models[name]
 
+    def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:
+        """Load the models, or load them anew, one after the other, in a thread of this process.
 
-def find_models(names: Sequence[str]) -> dict[Path, ServedModel]:
-    """Describe models, by their directories, without loading them; no names means every bundled model.
+        A network that has run before a fork hangs after it, so call this in each worker, never in their parent.
+        Arguments as for :meth:`ServedModel.load`.
+        """
+
+        def load() -> None:
+            with self._loading:  # who asks again meanwhile gets what is there then
+                for model in self:
+                    model.load(precision, warm_up)
+
+        threading.Thread(target=load, name="model-loader", daemon=True).start()
+
+
+def find_models(names: Sequence[str]) -> ModelRegistry:
+    """Describe models without loading them; no names means every bundled model.
 
     Raises:
         ModelError: a model is missing or its description is broken.
+        OptionError: see :class:`ModelRegistry`.
     """
     chosen = names or sorted(bundled_models(), key=lambda name: name != "words")  # words is the default
-    return {directory: ServedModel(read_info(directory)) for directory in map(resolve, chosen)}
-
-
-def load_in_background(models: dict[Path, ServedModel], torch_threads: int) -> None:
-    """Load models one after the other in a thread of this process.
-
-    A network that has run before a fork hangs after it, so call this in each worker, never in their parent.
-    """
-
-    def load() -> None:
-        if torch_threads:
-            import torch
-
-            torch.set_num_threads(torch_threads)
-        for directory, model in models.items():
-            model.load(directory)
-
-    threading.Thread(target=load, name="model-loader", daemon=True).start()
+    directories = dict.fromkeys(map(resolve, chosen))
+    return ModelRegistry(ServedModel(read_info(directory), directory=directory) for directory in directories)

@@ -42,14 +42,18 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     if not isinstance(model, str | None):
         raise _wrong("model", "a name", model)
     decoding: dict[str, Any] = {name: read(name, fields[name]) for name, read in DECODING.items() if name in fields}
-    limits = {"beam_size": config.max_beam_size, "n_best": config.max_beam_size, "max_length": config.max_tokens}
-    for name, most in limits.items():
+    for name, most in option_limits(config).items():
         if decoding.get(name, 0) > most:
             raise OptionError(f"{name} may be at most {most} here")
     for name, method in METHODS.items():
         if name in decoding and decoding.get("method", "beam") != method:
             raise OptionError(f"{name} has a meaning with method={method} only")
     return CaptionOptions(model, read_flag("attention", fields.get("attention", False)), decoding)
+
+
+def option_limits(config: ServiceConfig) -> dict[str, int]:
+    """The most that a request may ask for, by option."""
+    return {"beam_size": config.max_beam_size, "n_best": config.max_beam_size, "max_length": config.max_tokens}
 
 
 def parse_voice(fields: Mapping[str, object]) -> tuple[Voice, dict[str, object]]:

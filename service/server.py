@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
+import math
 import os
+import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from captioner.config import require
 from captioner.errors import OptionError
+from service import logs, metrics
 from service.app import create_app
 from service.config import ServiceConfig
-from service.models import ModelRegistry, find_models
+from service.cores import usable_cores
+from service.models import find_models
+from service.rate import RateLimit
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 16
+M_ARENA_MAX = -8  # of malloc.h
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def handle_hup(self) -> None:
+        """SIGHUP: let the workers load their models anew, where gunicorn would replace the workers."""
+        self.kill_workers(signal.SIGHUP)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn with settings from here instead of its own command line and files."""
 
     def __init__(self, config: ServiceConfig, settings: dict[str, Any]) -> None:
-        self._config = config
+        self.config = config
         self._settings = settings
+        self._rate_limit = RateLimit(config.requests_per_minute) if config.requests_per_minute else None
         super().__init__()
 
     def load_config(self) -> None:
@@ -34,56 +54,72 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Build the application, and load its models, in a worker: gunicorn calls this after the fork."""
-        log, gunicorn = logging.getLogger("service"), logging.getLogger("gunicorn.error")
-        log.handlers, log.propagate = gunicorn.handlers, False  # one log, one format
-        log.setLevel(gunicorn.level)
-        return create_app(self._config)
+        return create_app(self.config, rate_limit=self._rate_limit)
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        _Arbiter(self).run()
 
 
 def run(
+    config: ServiceConfig | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = 1,
-    threads: int = 8,
+    threads: int = 0,
     models: Sequence[str] = (),
 ) -> None:
     """Serve until told to stop: SIGTERM lets the requests in hand finish first.
 
     Args:
+        config: the settings; None reads them from the environment.
         host: address to listen on; ``0.0.0.0`` for every interface.
         port: TCP port.
         workers: processes, each with its own copy of the models; they share the cores.
-        threads: requests that one worker reads and decodes at a time.
-        models: what to serve instead of ``CAPTIONER_MODELS``, the default first.
+        threads: requests that one worker has in hand at a time; 0 for as many as its queue needs.
+        models: what to serve instead of the models of ``config``, the default first.
 
     Raises:
         OptionError, ModelError: the configuration is impossible, the address cannot be had or a model does not exist.
     """
     require(workers >= 1, f"workers must be 1 or more, not {workers}")
-    require(threads >= 1, f"threads must be 1 or more, not {threads}")
+    require(threads >= 0, f"threads must be 1 or more, or 0 for as many as the queue needs, not {threads}")
     require(0 < port < 65536, f"port must be a number from 1 to 65535, not {port}")
-    config = ServiceConfig.from_environment()
+    config = config or ServiceConfig.from_environment()
     if models:
         config = config.replace(models=tuple(models))
     if not config.torch_threads:
-        config = config.replace(torch_threads=max(1, _cores() // workers))
-    ModelRegistry(find_models(config.models).values())  # a mistake here should stop the start, not every worker
+        config = config.replace(torch_threads=max(1, usable_cores() // workers))
+    find_models(config.models)  # a mistake here should stop the start, not every worker
     if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already
         _check_address(host, port)
+    _share_heaps()
+    logs.configure(config)
+    log.info("Serving with %s", config.describe())
     Server(
         config,
         {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": workers,
-            "worker_class": "gthread",
-            "threads": threads,
+            "worker_class": "service.worker.BufferingWorker",
+            # Each image in the queue has a thread that waits for it; the others answer what needs no queue.
+            "threads": threads or config.max_queue + SPARE_THREADS,
             "timeout": 60,  # seconds without a sign of life before a worker is replaced
-            "graceful_timeout": 30,  # seconds that requests in hand may take after SIGTERM
-            "keepalive": 5,
+            # Seconds that requests in hand may take after SIGTERM.
+            "graceful_timeout": math.ceil(config.drain_seconds + config.deadline_seconds) + 5,
             "control_socket_disable": True,
+            "logger_class": logs.GunicornLogger,
+            "loglevel": config.log_level,
+            **metrics.share_between_workers(),
         },
     ).run()
+
+
+def _share_heaps() -> None:
+    """Let glibc's threads share two heaps, where each would get one of its own that keeps what it once needed."""
+    with suppress(AttributeError, OSError):  # other libraries do without
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -97,7 +133,3 @@ def _check_address(host: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
             raise OptionError(f"port {port} is taken by another program; choose one with --port") from error
         raise OptionError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

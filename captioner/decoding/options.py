@@ -36,10 +36,10 @@ class DecodingOptions(Config):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in _WHOLE_NUMBERS:
+        for name, low, high in WHOLE_NUMBERS:
             value = getattr(self, name)
             require(is_whole(value) and low <= value <= high, f"{name} must be a whole number from {low} to {high}")
-        for name, least, most in _NUMBERS:
+        for name, least, most in NUMBERS:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             require(number and least <= value <= most, f"{name} must be a number from {least:g} to {most:g}")
@@ -52,11 +52,12 @@ class DecodingOptions(Config):
         )
 
 
-_WHOLE_NUMBERS = (
+# The least and the most that each may be.
+WHOLE_NUMBERS = (
     ("n_best", 1, 100),  # before beam_size, which follows n_best where it is not given
     ("beam_size", 1, 100),
     ("max_length", 1, 1000),
     ("no_repeat_ngram", 0, 100),
     ("top_k", 0, 1_000_000),
 )
-_NUMBERS = (("length_penalty", 0.0, 10.0), ("temperature", 0.01, 100.0), ("top_p", 0.001, 1.0))
+NUMBERS = (("length_penalty", 0.0, 10.0), ("temperature", 0.01, 100.0), ("top_p", 0.001, 1.0))

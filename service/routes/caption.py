@@ -36,7 +36,18 @@ def blueprint(captioning: Captioning) -> Blueprint:
 def _result(captions: Sequence[Caption], attention: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"captions": [caption.to_row() for caption in captions]}
     if attention:
-        weights = captions[0].attention
-        _, rows, columns = weights.shape
-        result["attention"] = {"rows": rows, "columns": columns, "weights": weights.astype(float).round(4).tolist()}
+        best, *others = captions
+        _, rows, columns = best.attention.shape
+        result["attention"] = {
+            "rows": rows,
+            "columns": columns,
+            "weights": _weights(best),
+            "others": [_weights(caption) for caption in others],
+        }
     return result
+
+
+def _weights(caption: Caption) -> list[Any]:
+    """A list for each token, of rows; four decimals are more than anyone sees."""
+    weights: list[Any] = caption.attention.astype(float).round(4).tolist()
+    return weights

@@ -18,6 +18,7 @@ from flask import Blueprint, Response, request
 from captioner import __version__
 from captioner.errors import OptionError
 from captioner.speech import Speaker
+from service.admission import Gate
 from service.captioning import Captioning
 from service.errors import RequestError
 from service.inputs import image_bytes, read_upload
@@ -44,8 +45,8 @@ URL = re.compile(r"data:[^\s,]*;base64,|https?://\S+$", re.IGNORECASE)
 LONGEST_WORD = 45  # letters, of a disease of the lungs; lines of base64 have 64 or more, the smallest images 48 in all
 
 
-def blueprint(captioning: Captioning, speaker: Callable[[], Speaker]) -> Blueprint:
-    """The routes over ``captioning`` and what ``speaker`` gives."""
+def blueprint(captioning: Captioning, speaker: Callable[[], Speaker], gate: Gate) -> Blueprint:
+    """The routes over ``captioning``, and what ``speaker`` gives for as many as ``gate`` lets in."""
     routes = Blueprint("huggingface", __name__)
 
     @routes.post("/")
@@ -66,7 +67,8 @@ def blueprint(captioning: Captioning, speaker: Callable[[], Speaker]) -> Bluepri
         voice, others = parse_voice(fields)
         if others:
             raise OptionError(f"{reprlib.repr(min(others))} has no meaning for a text; voice, rate and pitch have")
-        return Response(speaker().text(text, voice).wav(), mimetype="audio/wav")
+        with gate.admit():
+            return Response(speaker().text(text, voice).wav(), mimetype="audio/wav")
 
     @routes.get("/info")
     def info() -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+from service.address import address
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def blueprint() -> Blueprint:
@@ -28,7 +26,7 @@ def blueprint() -> Blueprint:
 
     @routes.after_request
     def protect(response: Response) -> Response:
-        response.headers.update(HEADERS)
+        response.headers["Content-Security-Policy"] = POLICY
         return response
 
     return routes
@@ -38,7 +36,7 @@ def _description() -> dict[str, object]:
     return {
         "service": "captioner",
         "description": "Send a picture, get a caption.",
-        "example": f"curl --data-binary @photo.jpg {request.host_url}v1/caption",
+        "example": f"curl --data-binary @photo.jpg {address()}v1/caption",
         "routes": [
             "POST /v1/caption",
             "POST /v1/speech",
@@ -48,5 +46,15 @@ def _description() -> dict[str, object]:
             "POST /",
             "GET /health",
             "GET /info",
+            "POST /model/predict",
+            "GET /model/metadata",
+            "GET /v2",
+            "POST /v2/models/{model}/infer",
+            "POST /api/generate",
+            "POST /api/chat",
+            "GET /api/tags",
+            "POST /v1/chat/completions",
+            "GET /docs",
+            "GET /openapi.json",
         ],
     }

@@ -14,6 +14,7 @@ from captioner.errors import CaptionerError, OptionError
 from captioner.phones import check_phones
 from captioner.sound import Sound, join, wav_stream
 from captioner.speech import MAX_TEXT, EspeakSpeaker, Voice, speak_caption
+from service.admission import Gate
 from service.captioning import Captioning
 from service.errors import RequestError, UnavailableError
 from service.inputs import Upload, read_upload
@@ -25,8 +26,8 @@ MAX_STREAM_SECONDS = 4 * 3600  # of its sound: figures and some scripts are far 
 MAX_STREAMS = 2  # at a time: a listener who reads as slowly as the sound plays holds one of the worker's threads
 
 
-def blueprint(captioning: Captioning, speaker: Callable[[], EspeakSpeaker]) -> Blueprint:
-    """The speech route over ``captioning``, by ``speaker``'s voices."""
+def blueprint(captioning: Captioning, speaker: Callable[[], EspeakSpeaker], gate: Gate) -> Blueprint:
+    """The speech route over ``captioning``, by ``speaker``'s voices, for as many as ``gate`` lets in."""
     routes = Blueprint("speech", __name__)
     free = threading.BoundedSemaphore(MAX_STREAMS)
 
@@ -44,7 +45,8 @@ def blueprint(captioning: Captioning, speaker: Callable[[], EspeakSpeaker]) -> B
         else:
             sounds = speak(fields, voice, most=MAX_STREAM if streamed else MAX_TEXT)
         if not streamed:
-            return Response(join(sounds).wav(), mimetype="audio/wav")
+            with gate.admit():
+                return Response(join(sounds).wav(), mimetype="audio/wav")
         if not free.acquire(blocking=False):
             raise UnavailableError("Others are listening to streams already; try again later.", code="busy")
         try:

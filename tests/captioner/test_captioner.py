@@ -207,6 +207,26 @@ def test_prepared_pixels_are_captioned_without_pictures(
     assert tiny_captioner.caption_pixels([], tiny_captioner.options()) == []
 
 
+def test_options_may_differ_within_a_batch(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
+    pixels = [load_pixels(picture, tiny_captioner.info.image) for picture in pictures]
+    kinds = [{}, {"n_best": 2}, {"max_length": 2}, {"method": "sample", "temperature": 5, "seed": 3, "n_best": 2}]
+    chosen = [tiny_captioner.options(**kinds[index % 4]) for index in range(len(pixels))]
+    found = tiny_captioner.caption_pixels(pixels, chosen)
+    for one, options, captions in zip(pixels, chosen, found, strict=True):
+        alone = tiny_captioner.caption_pixels([one], options)[0]
+        assert len(captions) == options.n_best
+        for caption, expected in zip(captions, alone, strict=True):
+            assert_same(caption, expected)
+
+
+def test_a_seed_draws_the_same_whatever_the_neighbours(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
+    options = tiny_captioner.options(method="sample", temperature=5, seed=1)
+    pixels = [load_pixels(picture, tiny_captioner.info.image) for picture in pictures]
+    together = tiny_captioner.caption_pixels(pixels, options)
+    for one, (caption,) in zip(pixels, together, strict=True):
+        assert_same(caption, tiny_captioner.caption_pixels([one], options)[0][0])
+
+
 # Rows and sentences
 
 

@@ -257,7 +257,7 @@ def test_a_full_disk_is_told_in_a_sentence(photo: Path, tiny_model_dir: Path) ->
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("wrong", [["--workers", "0"], ["--threads", "0"], ["--port", "0"], ["--port", "65536"]])
+@pytest.mark.parametrize("wrong", [["--workers", "0"], ["--threads", "-1"], ["--port", "0"], ["--port", "65536"]])
 def test_a_service_that_cannot_be_is_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *wrong]) == 2
     assert wrong[0].strip("-") in capsys.readouterr().err

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, DRIVER, Browser, start
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -72,7 +74,7 @@ def refused() -> Callable[[TestResponse, int, str], str]:
 def address(app: Flask) -> Iterator[str]:
     """The application on a port of its own, for clients that bring their own HTTP."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
@@ -80,3 +82,32 @@ def address(app: Flask) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("there is no Chromium with its driver here")
+    with start(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser, address: str) -> Iterator[Browser]:
+    """A browser for which the application is new; what the test leaves in its console fails it."""
+    chromium.command("Emulation.clearDeviceMetricsOverride", {})
+    chromium.command("Emulation.setEmulatedMedia", {"features": []})
+    chromium.complaints()
+    chromium.requests()
+    chromium.ask("/url", {"url": address})
+    yield chromium
+    complaints = chromium.complaints()
+    chromium.ask("/url", {"url": "about:blank"})  # a page that waits for its turn would go on asking
+    assert complaints == []
+
+
+@pytest.fixture
+def photo_path(jpeg: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg)
+    return path

@@ -84,6 +84,15 @@ def test_attention_weights_come_with_the_best_caption(client: FlaskClient, loade
     assert (attention["rows"], attention["columns"]) == expected.shape[1:]
     np.testing.assert_allclose(attention["weights"], expected, atol=1e-4)
     assert max(len(repr(weight)) for row in attention["weights"][0] for weight in row) <= len("0.1234")
+    assert attention["others"] == []
+
+
+def test_attention_weights_come_for_every_caption(client: FlaskClient, loaded: Captioner, jpeg: bytes) -> None:
+    query = {"attention": "true", "n_best": 3}
+    attention = client.post(URL, data=jpeg, query_string=query).get_json()["results"][0]["attention"]
+    found = [attention["weights"], *attention["others"]]
+    for weights, caption in zip(found, loaded.candidates(jpeg, n_best=3), strict=True):
+        np.testing.assert_allclose(weights, caption.attention, atol=1e-4)
 
 
 def test_one_bad_image_never_fails_its_neighbours(

@@ -1,18 +1,18 @@
-"""The page in a real browser, if there is one: Chromium and its driver, ``apt-get install chromium-driver``."""
+"""The page in a real browser, as its visitors use it."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
-import re
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chromium import CHROMIUM, DRIVER, ENTER, RIGHT, TAB, Browser
+from chromium import DOWN, ENTER, RIGHT, TAB, Browser
 from flask import Flask
+from page import CAPTIONED, LISTED, REFUSED, copied, give, record
+from PIL import ImageChops
 
 from captioner import Captioner
 from captioner.checkpoint import ModelInfo
@@ -20,7 +20,8 @@ from captioner.tokens import Vocabulary
 from service.app import create_app
 from service.config import ServiceConfig
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no Chromium with its driver here")
+PHONES = "DH AH D AO G | R UH N Z"
+FOREIGN = "ð ə | d ɔ ɡ ɹ ʌ n z"
 
 
 class Reader:
@@ -30,82 +31,38 @@ class Reader:
         return [f"<{token}>" for token in tokens]
 
 
+def of_symbols(loaded: Captioner, info: ModelInfo, name: str, symbols: str) -> Captioner:
+    """The tiny model as one of symbols, which are read as words too."""
+    vocabulary = Vocabulary.build([symbols.split()])
+    return Captioner(
+        loaded.engine, dataclasses.replace(info, name=name, tokenizer="symbols", vocabulary=vocabulary), Reader()
+    )
+
+
 @pytest.fixture
 def phones(tiny_info: ModelInfo, loaded: Captioner) -> Captioner:
-    """The tiny model as one of phones, which are read as words too."""
-    symbols = ["DH", "AH", "D", "AO", "G", "|", "R", "UH", "N", "Z"]
-    info = dataclasses.replace(tiny_info, name="phones", tokenizer="symbols", vocabulary=Vocabulary.build([symbols]))
-    return Captioner(loaded.engine, info, Reader())
+    return of_symbols(loaded, tiny_info, "phones", PHONES)
 
 
 @pytest.fixture
-def app(loaded: Captioner, phones: Captioner) -> Flask:
-    return create_app(ServiceConfig(), [loaded, phones])
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    assert DRIVER
-    with subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout
-        try:
-            port = next(
-                int(found[1])
-                for line in driver.stdout
-                if (found := re.search(r"started successfully on port (\d+)", line))
-            )
-            browser = Browser(port, tmp_path_factory.mktemp("profile"))
-            yield browser
-            browser.end()
-        finally:
-            driver.terminate()
+def app(loaded: Captioner, tiny_info: ModelInfo, phones: Captioner) -> Flask:
+    return create_app(ServiceConfig(), [loaded, phones, of_symbols(loaded, tiny_info, "foreign", FOREIGN)])
 
 
 @pytest.fixture
-def browser(started: Browser, address: str) -> Iterator[Browser]:
-    started.command("Emulation.clearDeviceMetricsOverride", {})
-    started.ask("/url", {"url": address})
-    started.wait("!document.querySelector('#models').hidden")
-    started.run(WATCH)
-    yield started
-    assert started.complaints() == []
+def browser(browser: Browser) -> Browser:
+    browser.wait(LISTED)
+    browser.run(WATCH)
+    return browser
 
 
 @pytest.fixture
-def photo_path(jpeg: bytes, tmp_path: Path) -> Path:
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(jpeg)
-    return path
+def captioned(browser: Browser, photo_path: Path) -> Browser:
+    browser.type("#choose", str(photo_path))
+    browser.wait(CAPTIONED)
+    return browser
 
 
-def give(browser: Browser, event: str, files: list[bytes]) -> None:
-    """Drop or paste files on the page."""
-    script = """
-        const [kind, contents] = arguments;
-        const transfer = new DataTransfer();
-        for (const content of contents) {
-          transfer.items.add(new File([Uint8Array.from(atob(content), (byte) => byte.charCodeAt())], "a"));
-        }
-        const given = {dataTransfer: transfer, clipboardData: transfer, bubbles: true, cancelable: true};
-        document.body.dispatchEvent(kind === "drop" ? new DragEvent(kind, given) : new ClipboardEvent(kind, given));
-    """
-    browser.run(script, event, [base64.b64encode(content).decode() for content in files])
-
-
-CONTRAST = """
-    const luminance = (colour) => {
-      const linear = (part) => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4;
-      const [red, green, blue] = colour.match(/[\\d.]+/g).map((part) => linear(part / 255));
-      return .2126 * red + .7152 * green + .0722 * blue;
-    };
-    let ground = document.querySelector(arguments[0]);
-    const ink = luminance(getComputedStyle(ground).color);
-    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
-    const [dark, light] = [ink, luminance(getComputedStyle(ground).backgroundColor)].sort((a, b) => a - b);
-    return (light + .05) / (dark + .05);
-"""
-CAPTIONED = "!document.querySelector('#caption').hidden"
-REFUSED = "document.querySelector('#message:not(.waiting)')?.innerText"
 # The sounds here are so short that one may begin and end between two looks at the button.
 WATCH = """
     const play = document.querySelector("#play");
@@ -116,37 +73,33 @@ PLAYING = "window.seen.includes('Stop')"
 PLAYED = "window.seen.lastIndexOf('Play') > window.seen.lastIndexOf('Stop')"
 
 
-def test_a_chosen_picture_is_captioned_and_spoken(browser: Browser, loaded: Captioner, photo_path: Path) -> None:
-    assert browser.text("#models label").split("\n") == [loaded.name, loaded.info.description]
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    assert browser.text("#caption") == loaded(photo_path).sentence
-    assert browser.run("return document.querySelector('#picture').naturalWidth") == 60
-    assert browser.text("#message") == ""
-
+def spoken(browser: Browser) -> Any:
+    """What is asked of ``/v1/speech`` when Play is pressed."""
+    record(browser)
     browser.click("#play")
     browser.wait(PLAYING)
-    browser.wait(PLAYED)
-    assert browser.text("#spoken") == ""
+    return json.loads(browser.run("return window.sent"))
 
 
-def test_the_caption_can_be_copied(browser: Browser, photo_path: Path) -> None:
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    browser.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    browser.click("#copy")
-    browser.wait("document.querySelector('#copy').innerText === 'Copied'")
-    assert browser.run("return window.copied") == browser.text("#caption")
+def test_a_chosen_picture_is_captioned_and_spoken(captioned: Browser, loaded: Captioner, photo_path: Path) -> None:
+    names = captioned.run("return [...document.querySelectorAll('#models input')].map((input) => input.value)")
+    assert names == [loaded.name, "phones", "foreign"]
+    assert loaded.info.description in captioned.text("#models label")
+    assert captioned.text("#caption") == loaded(photo_path).sentence
+    assert captioned.run("return document.querySelector('#picture').naturalWidth") == 60
+    assert captioned.text("#message") == ""
+    captioned.click("#play")
+    captioned.wait(PLAYING)
+    captioned.wait(PLAYED)
+    assert captioned.text("#note") == ""
 
 
-def test_another_picture_ends_the_sound(browser: Browser, loaded: Captioner, png: bytes, photo_path: Path) -> None:
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    browser.click("#play")
-    browser.wait(PLAYING)
-    give(browser, "drop", [png])
-    browser.wait("document.querySelector('#caption').innerText === arguments[0]", loaded(png).sentence)
-    assert browser.text("#play") == "Play"
+def test_another_picture_ends_the_sound(captioned: Browser, loaded: Captioner, png: bytes) -> None:
+    captioned.click("#play")
+    captioned.wait(PLAYING)
+    give(captioned, "drop", [png])
+    captioned.wait("document.querySelector('#caption').innerText === arguments[0]", loaded(png).sentence)
+    assert captioned.text("#play") == "Play"
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
@@ -158,6 +111,55 @@ def test_pictures_are_dropped_and_pasted(
         browser.wait("document.querySelector('#caption').innerText === arguments[0]", loaded(image).sentence)
     give(browser, event, [])
     assert browser.text("#message") == "That is no picture file; links are not followed."
+
+
+def test_a_pointer_over_a_word_shows_where_the_model_looked(captioned: Browser) -> None:
+    bare = captioned.screenshot("#frame")
+    captioned.point("#caption [data-index='1']")
+    looked = captioned.screenshot("#frame")
+    assert ImageChops.difference(bare, looked).getbbox()
+    captioned.point("#caption [data-index='2']")
+    assert ImageChops.difference(looked, captioned.screenshot("#frame")).getbbox()
+    captioned.point("h1")
+    assert not ImageChops.difference(bare, captioned.screenshot("#frame")).getbbox()
+
+
+def test_touch_stays_until_another(captioned: Browser) -> None:
+    leave = "document.querySelector('#caption').dispatchEvent(new PointerEvent('pointerleave', {pointerType: %r}))"
+    captioned.point("#caption [data-index='1']")
+    captioned.run(leave % "touch")
+    assert captioned.text("#caption .looked")
+    captioned.run(leave % "mouse")
+    assert captioned.run("return document.querySelector('#gaze').hidden")
+
+
+def test_another_of_the_best_captions_is_read_heard_and_copied(
+    captioned: Browser, loaded: Captioner, photo_path: Path
+) -> None:
+    candidates = loaded.candidates(photo_path, n_best=loaded.info.decoding.beam_size)
+    assert captioned.text("#captions label").split("\n") == [candidates[0].sentence]
+    listed = captioned.run("return [...document.querySelectorAll('#captions input')].map((input) => input.value)")
+    assert listed == [caption.sentence for caption in candidates]
+
+    second = candidates[1]
+    captioned.click("#captions label:nth-of-type(2)")
+    assert captioned.text("#caption") == second.sentence
+    assert captioned.run("return document.querySelector('#picture').alt") == second.sentence
+    assert spoken(captioned) == {"text": second.sentence}
+    assert copied(captioned, "#copy") == second.sentence
+    last = len(second.tokens) - 1
+    captioned.point(f"#caption [data-index='{last}']")
+    weights = second.attention[last].flatten()
+    expected = 200 * (1 - weights / weights.max())
+    assert shade(captioned) == pytest.approx(expected.tolist(), abs=1)
+
+
+def shade(browser: Browser) -> list[int]:
+    """How dark each cell of the grid is, row by row."""
+    return browser.run(
+        "return [...document.querySelector('#gaze').getContext('2d').getImageData(0, 0, 4, 2).data]"
+        ".filter((_, index) => index % 4 === 3)"
+    )
 
 
 def test_the_keyboard_alone_does_it_all(browser: Browser, loaded: Captioner, jpeg: bytes, photo_path: Path) -> None:
@@ -174,14 +176,11 @@ def test_the_keyboard_alone_does_it_all(browser: Browser, loaded: Captioner, jpe
     browser.press(RIGHT)
     caption = loaded(jpeg)
     assert browser.text("#caption .looked").lower() == caption.tokens[1]
-    shade = browser.run(
-        "return [...document.querySelector('#gaze').getContext('2d').getImageData(0, 0, 4, 2).data]"
-        ".filter((_, index) => index % 4 === 3)"
-    )
-    darkest = caption.attention[1].flatten().argmin()
-    assert len(shade) == caption.attention[1].size
-    assert (min(shade), max(shade)) == (0, shade[darkest])
-    assert shade[caption.attention[1].flatten().argmax()] == 0
+    weights = caption.attention[1].flatten()
+    shades = shade(browser)
+    assert len(shades) == weights.size
+    assert (min(shades), max(shades)) == (shades[weights.argmax()], shades[weights.argmin()])
+    assert min(shades) == 0
     browser.press(TAB)
     assert browser.run("return document.querySelector('#gaze').hidden")
     assert focused() == "play"
@@ -189,6 +188,12 @@ def test_the_keyboard_alone_does_it_all(browser: Browser, loaded: Captioner, jpe
     browser.wait(PLAYING)
     browser.press(TAB)
     assert focused() == "copy"
+    browser.press(TAB)
+    assert focused() == "copy-html"
+    browser.press(TAB)
+    assert focused() == caption.sentence
+    browser.press(DOWN)
+    assert browser.text("#caption") == focused() != caption.sentence
     browser.press(TAB)
     assert focused() == loaded.name
 
@@ -202,43 +207,31 @@ def test_what_the_service_refuses_is_told_in_its_sentence(browser: Browser) -> N
 
 
 def test_without_a_synthesiser_the_sentence_says_so_and_the_button_rests(
-    browser: Browser, photo_path: Path, monkeypatch: pytest.MonkeyPatch
+    captioned: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    browser.click("#play")
-    browser.wait("document.querySelector('#play').disabled")
-    assert "captioner[speech]" in browser.text("#spoken")
-    assert "501" in browser.complaints()[0]
+    captioned.click("#play")
+    captioned.wait("document.querySelector('#play').disabled")
+    assert "captioner[speech]" in captioned.text("#note")
+    assert "501" in captioned.complaints()[0]
+    captioned.click("#captions label:nth-of-type(2)")
+    assert captioned.run("return document.querySelector('#play').disabled")
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_can_be_read(browser: Browser, photo_path: Path, width: int, scheme: str) -> None:
-    screen = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.command("Emulation.setDeviceMetricsOverride", screen)
-    browser.command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    assert browser.run("return document.documentElement.scrollWidth") <= width
-    for selector in ("#caption", "#hint", ".primary", "#copy", "small"):
-        assert browser.run(CONTRAST, selector) >= 4.5, selector  # WCAG 2.2, 1.4.3
-
-
-def test_phones_are_shown_read_and_spoken_as_phones(
-    browser: Browser, phones: Captioner, jpeg: bytes, photo_path: Path
-) -> None:
-    browser.type("#choose", str(photo_path))
-    browser.wait(CAPTIONED)
-    assert browser.text("#words") == ""
-    browser.click(f"[value={phones.name}]")
+def test_phones_are_shown_read_spoken_and_copied(captioned: Browser, phones: Captioner, jpeg: bytes) -> None:
+    assert captioned.text("#words") == captioned.text("#copy-symbols") == ""
+    captioned.click("[value=phones]")
     caption = phones(jpeg)
-    browser.wait("document.querySelector('#caption.symbols')?.innerText === arguments[0]", caption.text)
-    assert browser.text("#words") == caption.words
-    browser.run(
-        "const ask = fetch; fetch = (path, options) => { window.sent = options.body; return ask(path, options); }"
-    )
-    browser.click("#play")
-    browser.wait(PLAYING)
-    assert json.loads(browser.run("return window.sent")) == {"phones": list(caption.tokens)}
+    captioned.wait("document.querySelector('#caption.symbols')?.innerText === arguments[0]", caption.text)
+    assert captioned.text("#words") == caption.sentence
+    assert spoken(captioned) == {"phones": list(caption.tokens)}
+    assert copied(captioned, "#copy") == caption.sentence
+    assert copied(captioned, "#copy-symbols") == caption.text
+
+
+def test_play_is_not_offered_for_symbols_that_cannot_be_spoken(captioned: Browser) -> None:
+    assert captioned.text("#play") == "Play"
+    captioned.click("[value=foreign]")
+    captioned.wait("document.querySelector('#caption.symbols')?.innerText")
+    assert captioned.text("#copy") == "Copy"
+    assert captioned.text("#play") == ""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,6 +14,7 @@ from werkzeug.test import TestResponse
 
 import captioner
 from captioner import Captioner, ModelError, OptionError
+from captioner.tokens import Vocabulary
 from service.app import create_app
 from service.config import ServiceConfig
 
@@ -40,6 +43,21 @@ def test_models_are_described(client: FlaskClient, loaded: Captioner) -> None:
     assert model["tokenizer"] == "words"
     assert model["vocabulary_size"] == loaded.info.model.vocabulary_size
     assert model["decoding"]["beam_size"] == loaded.info.decoding.beam_size
+    assert model["spoken_as"] == "text"
+    assert reply["limits"] == {
+        "max_bytes": 100_000,
+        "max_pixels": 10_000,
+        "max_images": 4,
+        "max_beam_size": 6,
+        "max_tokens": 20,
+    }
+
+
+@pytest.mark.parametrize(("symbols", "spoken_as"), [("DH AH0 | D AO1 G R UH1 N Z", "phones"), ("ð ə | d ɔ ɡ ɹ ʌ n z", None)])
+def test_only_phones_of_english_are_called_so(loaded: Captioner, symbols: str, spoken_as: str | None) -> None:
+    info = dataclasses.replace(loaded.info, tokenizer="symbols", vocabulary=Vocabulary.build([symbols.split()]))
+    client = create_app(ServiceConfig(), [Captioner(loaded.engine, info)]).test_client()
+    assert client.get("/v1/models").get_json()["models"][0]["spoken_as"] == spoken_as
 
 
 def test_requests_are_refused_until_the_model_is_loaded(
@@ -47,9 +65,9 @@ def test_requests_are_refused_until_the_model_is_loaded(
 ) -> None:
     gate, load = threading.Event(), captioner.load
 
-    def load_later(directory: Path) -> Captioner:
+    def load_later(directory: Path, **options: Any) -> Captioner:
         assert gate.wait(60)
-        return load(directory)
+        return load(directory, **options)
 
     monkeypatch.setattr(captioner, "load", load_later)
     client = create_app(ServiceConfig(models=(str(tiny_model_dir),), torch_threads=1)).test_client()
@@ -80,7 +98,7 @@ def test_a_model_that_fails_to_load_tells_the_cause(
 def test_a_crash_while_loading_is_a_failure_too(
     tiny_model_dir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def crash(_directory: Path) -> Captioner:
+    def crash(_directory: Path, **_options: Any) -> Captioner:
         raise MemoryError("no room")
 
     monkeypatch.setattr(captioner, "load", crash)

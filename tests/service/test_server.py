@@ -3,75 +3,27 @@
 from __future__ import annotations
 
 import http.client
-import os
+import json
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import Live, live_until, receive, serve
 
+from captioner.checkpoint import CONFIG_NAME
 from captioner.errors import OptionError
 from service.server import run
 
-START = "import sys; from service.server import run; run(port=int(sys.argv[1]), threads=2, models=[sys.argv[2]])"
 
-
-@pytest.fixture
-def server(tiny_model_dir: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "CAPTIONER_MAX_BYTES": "50000"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, str(port), str(tiny_model_dir)], env=environment, stderr=log
-        )
-    try:
-        wait_until_ready(process, port, tmp_path / "log")
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            if ask(port, "GET", "/health/ready")[0] == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
-
-
-def ask(port: int, method: str, path: str, body: bytes | Iterator[bytes] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path, body, encode_chunked=not isinstance(body, bytes | None))
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
-
-
-def begin(port: int, *headers: str) -> socket.socket:
-    """Send the head of a caption request."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-    connection.sendall("\r\n".join(("POST /v1/caption HTTP/1.1", "Host: test", *headers, "", "")).encode())
-    return connection
-
-
-def finish(connection: socket.socket) -> tuple[int, bytes]:
-    with connection, http.client.HTTPResponse(connection) as response:
-        response.begin()
-        return response.status, response.read()
+@pytest.fixture(scope="module")
+def live(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server that nobody stops; its clients have three seconds to send a request."""
+    with serve(tmp_path_factory.mktemp("live"), tiny_model_dir, max_bytes=50_000, receive_seconds=3) as server:
+        yield server
 
 
 def test_an_address_that_cannot_be_had_is_told_in_a_sentence(tiny_model_dir: Path) -> None:
@@ -85,32 +37,135 @@ def test_an_address_that_cannot_be_had_is_told_in_a_sentence(tiny_model_dir: Pat
         run(host="192.0.2.1", models=[str(tiny_model_dir)])
 
 
-def test_it_captions_keeps_its_limits_and_stops_when_told(
-    server: tuple[subprocess.Popen[bytes], int], jpeg: bytes, tmp_path: Path
-) -> None:
-    process, port = server
-    assert "Model 'tiny' is ready" in (tmp_path / "log").read_text()
-    status, reply = ask(port, "POST", "/v1/caption", jpeg)
-    assert status == 200
-    assert b'"captions"' in reply
-
+def test_it_captions_and_keeps_its_limits(live: Live, jpeg: bytes) -> None:
+    assert "Model 'tiny' is ready" in live.log()
+    status, reply = live.ask("POST", "/v1/caption", jpeg)
+    assert (status, b'"captions"' in reply) == (200, True)
     # Without a Content-Length the body comes in chunks, as many as it takes.
     chunked = (jpeg[start : start + 100] for start in range(0, len(jpeg), 100))
-    assert ask(port, "POST", "/v1/caption", chunked) == (200, reply)
-    status, error = ask(port, "POST", "/v1/caption", (b"x" * 1000 for _ in range(51)))
-    assert (status, b"body_too_large" in error) == (413, True)
-    malformed = begin(port, "Transfer-Encoding: chunked")
-    malformed.sendall(b"not a size\r\n")
-    status, error = finish(malformed)
-    assert (status, b"bad_request" in error) == (400, True)
+    assert live.ask("POST", "/v1/caption", chunked) == (200, reply)
+    for body in (b"x" * 50_001, (b"x" * 1000 for _ in range(51)), (b"x" * 1000 for _ in range(300))):
+        status, error = live.ask("POST", "/v1/caption", body)
+        assert (status, json.loads(error)["code"]) == (413, "body_too_large")
 
-    # A request that has begun is finished, and then there is no more server.
-    begun = begin(port, f"Content-Length: {len(jpeg)}", "Expect: 100-continue")
-    assert b"100 Continue" in begun.recv(1000)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    begun.sendall(jpeg)
-    assert finish(begun) == (200, reply)
-    assert process.wait(timeout=30) == 0
-    with pytest.raises(ConnectionRefusedError):
-        ask(port, "GET", "/health/live")
+
+def test_a_client_that_asks_first_is_told_to_go_on(live: Live, jpeg: bytes) -> None:
+    connection = live.begin(f"Content-Length: {len(jpeg)}", "Expect: 100-continue")
+    assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(jpeg)
+    assert receive(connection)[0] == 200
+    too_much = live.begin("Content-Length: 50001", "Expect: 100-continue")
+    assert receive(too_much)[0] == 413  # at once, before anything is sent for nothing
+
+
+def test_connections_are_kept_and_requests_may_come_ahead(live: Live, jpeg: bytes) -> None:
+    health = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
+    post = f"POST /v1/caption HTTP/1.1\r\nHost: test\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
+    with live.connect(health + post + health) as connection:
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") < 3 or received.count(b'{"live":true}') < 2:
+            data = connection.recv(65536)
+            assert data, received
+            received += data
+        assert received.index(b'"captions"') > received.index(b'{"live":true}')
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000, 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # TLS
+    ],
+)
+def test_what_is_no_proper_request_is_told_so(live: Live, request_bytes: bytes, status: int) -> None:
+    found, reply = receive(live.connect(request_bytes))
+    assert found == status, reply
+    assert set(json.loads(reply)) == {"error", "code", "request_id"}
+
+
+def test_slow_clients_get_their_time_and_hold_up_nobody(live: Live, jpeg: bytes) -> None:
+    silent = [live.connect() for _ in range(100)]
+    heads = [live.connect(b"POST / HTTP/1.1\r\nHost: t") for _ in range(100)]
+    bodies = [live.begin(f"Content-Length: {len(jpeg)}") for _ in range(100)]
+    for connection in bodies:
+        connection.sendall(jpeg[:10])
+    assert live.caption(jpeg)
+    assert [receive(connection)[0] for connection in heads] == [408] * 100
+    status, error = receive(bodies[0])
+    assert (status, json.loads(error)["code"]) == (408, "request_timeout")
+    for connection in silent:
+        with connection:
+            assert connection.recv(100) == b""  # who has asked nothing gets no answer
+    for connection in bodies[1:]:
+        connection.close()
+    assert live.caption(jpeg)
+
+
+def test_when_all_connections_are_taken_the_slowest_goes(tiny_model_dir: Path, tmp_path: Path, jpeg: bytes) -> None:
+    with serve(tmp_path, tiny_model_dir, max_connections=20) as live:
+        slow = [live.connect(b"POST / HTTP/1.1\r\n") for _ in range(50)]
+        assert live.caption(jpeg)
+        gone = [connection for connection in slow[:31] if connection.recv(1, socket.MSG_PEEK) == b""]
+        assert len(gone) == 31
+        for connection in slow:
+            connection.close()
+
+
+def test_models_are_loaded_anew_without_a_pause(tiny_model_dir: Path, tmp_path: Path, jpeg: bytes) -> None:
+    directory = shutil.copytree(tiny_model_dir, tmp_path / "tiny")
+    with serve(tmp_path, directory, workers=2) as live:
+        live_until(live, lambda: live.log().count("is ready") == 2)
+        before, workers = live.caption(jpeg), live.workers()
+        config = json.loads((directory / CONFIG_NAME).read_text())
+        config["decoding"]["max_length"] = 2
+        (directory / CONFIG_NAME).write_text(json.dumps(config))
+        live.send_signal(signal.SIGHUP)
+        captions = set()
+        while live.log().count("is ready") < 4:
+            captions.add(live.caption(jpeg))
+        assert captions <= {before, " ".join(before.split()[:2]), live.caption(jpeg)}
+        assert len(live.caption(jpeg).split()) <= 2 < len(before.split())
+        # What cannot be loaded changes nothing.
+        (directory / CONFIG_NAME).write_text("{")
+        live.send_signal(signal.SIGHUP)
+        live_until(live, lambda: live.log().count("could not be loaded") == 2)
+        assert len(live.caption(jpeg).split()) <= 2
+        assert live.workers() == workers
+
+
+def is_open(live: Live) -> bool:
+    try:
+        live.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_what_has_begun_is_finished_when_it_is_told_to_stop(tiny_model_dir: Path, tmp_path: Path, jpeg: bytes) -> None:
+    with serve(tmp_path, tiny_model_dir, drain_seconds=1) as live:
+        idle = http.client.HTTPConnection("127.0.0.1", live.port, timeout=30)
+        idle.request("GET", "/health/live")
+        assert idle.getresponse().read()
+        begun = live.begin(f"Content-Length: {len(jpeg)}", "Expect: 100-continue")
+        assert b"100 Continue" in begun.recv(1000)
+        live.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        status, error = live.ask("POST", "/v1/caption", jpeg)
+        assert (status, json.loads(error)["code"]) == (503, "draining")
+        assert live.ask("GET", "/health/ready")[0] == 503
+        assert live.ask("GET", "/health/live")[0] == 200
+        idle.request("GET", "/v1/models")
+        with idle.getresponse() as response:
+            assert (response.status, response.getheader("Connection")) == (503, "close")
+        live_until(live, lambda: not is_open(live))
+        begun.sendall(jpeg)
+        status, reply = receive(begun)
+        assert (status, b'"captions"' in reply) == (200, True)
+        assert live.wait() == 0

@@ -1,0 +1,48 @@
+"""How many cores this process may really use: a container's limit counts, not the machine's number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Cores by affinity, and by the quotas of this process's control groups (cgroup v2 and v1), rounded down.
+
+    A quota of 1.5 cores counts as one: a second busy thread would only use it up sooner, and then all wait.
+    """
+    quota = min(_quotas(root), default=float("inf"))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(allowed, quota)))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The quota of each control group from this process's own up to the root, in cores."""
+    mount = root / "sys/fs/cgroup"
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = mount / "cpu" if controllers else mount
+        group = base / path.lstrip("/")
+        # Inside a container the path may be the host's, and the container's own group the root.
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(base):
+                break
+            quota, period = (
+                (_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+                if controllers
+                else (*_read(folder / "cpu.max").split(), "", "")[:2]
+            )
+            if quota.isdigit() and period.isdigit() and int(period):
+                yield int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

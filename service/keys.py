@@ -1,0 +1,42 @@
+"""API keys: who has none is told so before anyone looks at what was sent."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from flask import Flask, request
+
+from service.errors import AccessError
+from service.observing import HEALTH
+
+# What a browser, a load balancer or a reader of the documentation needs before there is a key.
+OPEN = ("/", "/docs", "/openapi.json", "/static/<path:filename>", *HEALTH)
+SAFE = ("GET", "HEAD", "OPTIONS")  # a POST to / is a caption
+
+
+def register(app: Flask, keys: Sequence[str]) -> None:
+    """Ask every request of ``app`` for one of ``keys``, except for the open paths; without keys all is open."""
+    digests = [_digest(key) for key in keys]
+
+    @app.before_request
+    def check() -> None:
+        route = request.url_rule.rule if request.url_rule else None
+        if not digests or (route in OPEN and request.method in SAFE):
+            return
+        given = [request.headers.get("X-API-Key", "")]
+        if request.authorization and request.authorization.type == "bearer":
+            given.append(request.authorization.token or "")
+        # All are compared, and digests instead of keys: the time it takes tells nothing about any of them.
+        matches = [hmac.compare_digest(_digest(text), digest) for text in given for digest in digests]
+        if not any(matches):
+            raise AccessError(
+                "This service asks for an API key; send one of its keys as Authorization: Bearer KEY, or as X-API-Key",
+                code="unauthorized",
+                headers={"WWW-Authenticate": 'Bearer realm="captioner"'},
+            )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,68 @@
+"""Cores that a container's control groups leave."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.cores import usable_cores
+
+MACHINE = 8
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(MACHINE)))
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, MACHINE),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, MACHINE),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "350000 100000"}, 3),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "9900000 100000"}, MACHINE),
+        (
+            {
+                "proc/self/cgroup": "0::/kubepods/pod1/box",
+                "sys/fs/cgroup/kubepods/pod1/cpu.max": "300000 100000",
+                "sys/fs/cgroup/kubepods/pod1/box/cpu.max": "max 100000",
+            },
+            3,
+        ),
+        # The path is the host's, the container sees its own group as the root.
+        ({"proc/self/cgroup": "0::/docker/abc", "sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/docker/abc",
+                "sys/fs/cgroup/cpu/docker/abc/cpu.cfs_quota_us": "400000",
+                "sys/fs/cgroup/cpu/docker/abc/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            4,
+        ),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "nonsense"}, MACHINE),
+        ({"proc/self/cgroup": "0::/../..", "sys/fs/cgroup/cpu.max": "200000 0"}, MACHINE),
+    ],
+)
+def test_quotas_are_heeded(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+    assert usable_cores(write(tmp_path, files)) == cores
+
+
+def test_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0})
+    files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}
+    assert usable_cores(write(tmp_path, files)) == 1
