@@ -85,7 +85,8 @@ class Result:
 class Captioner:
     """A trained model that captions pictures.
 
-    Not for use by several threads at once: give each its own, or one thread that owns the model.
+    Captioning changes nothing in it, so several threads may use it at once; whether that is faster is another question:
+    torch's own threads get in each other's way.
 
     Args:
         engine: runs the network.

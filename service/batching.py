@@ -1,8 +1,8 @@
-"""Images of many requests, captioned together: one queue, and one thread that owns the models.
+"""Images of many requests, captioned together: one queue, and few threads that run the networks.
 
 A network reads sixteen images in a fraction of the time that sixteen single ones take, and torch's own threads get in
-each other's way when several of ours run networks at once. So each request queues its images and waits. The thread
-takes what is there, as long as it is for one model, and lets what came late wait for the next batch.
+each other's way when many of ours run networks at once. So each request queues its images and waits. A thread that is
+free takes what is there, as long as it is for one model, and lets what came late wait for the next batch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from service.errors import UnavailableError
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +53,33 @@ class Batcher:
 
     Args:
         max_batch: most images in one.
-        wait: seconds that the first of a batch waits for others that are known to be on their way; a single request
-            never waits, and while the model is busy what comes in forms the next batch anyway.
+        wait: seconds without another image until a batch is begun that could hold more, as long as others are known to
+            be on their way or the network is busy anyway; who is alone never waits, and nobody waits for longer than
+            ``PATIENCE`` times as long.
         metrics: told of queueing, batches and the time they take.
-        prepare: run first in the thread that owns the models.
+        parallel: batches captioned at a time.
+        share: told how many are, in the thread that is about to begin one.
     """
 
     def __init__(
-        self, *, max_batch: int, wait: float, metrics: Metrics, prepare: Callable[[], None] = lambda: None
+        self,
+        *,
+        max_batch: int,
+        wait: float,
+        metrics: Metrics,
+        parallel: int = 1,
+        share: Callable[[int], None] = lambda _running: None,
     ) -> None:
         self._max_batch = max_batch
         self._wait = wait
         self._metrics = metrics
         self._queue: list[Job] = []
         self._coming = 0
+        self._running = 0
+        self._share = share
         self._changed = threading.Condition()
         # One turn a job: a turn takes a whole batch, and those that find nothing left to do end at once.
-        self._turns = ThreadPoolExecutor(1, thread_name_prefix="batcher", initializer=prepare)
+        self._turns = ThreadPoolExecutor(parallel, thread_name_prefix="batch")
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -85,21 +97,28 @@ class Batcher:
         job = Job(model, pixels, options, caller)
         with self._changed:
             self._queue.append(job)
-            self._changed.notify()
+            self._changed.notify_all()
         self._turns.submit(self._turn)
         return job.captions
 
     def _expect(self, images: int) -> None:
         with self._changed:
             self._coming += images
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _turn(self) -> None:
         batch = self._next_batch()
         if not batch:
             return
         started = time.monotonic()
-        self._caption(batch)
+        with self._changed:
+            self._running += 1
+        try:
+            self._share(self._running)
+            self._caption(batch)
+        finally:
+            with self._changed:
+                self._running -= 1
         self._metrics.observe_stage("model", time.monotonic() - started)
         self._metrics.observe_batch(batch[0].model.name, len(batch))
         for job in batch:
@@ -108,16 +127,17 @@ class Batcher:
     def _next_batch(self) -> list[Job]:
         """Take the oldest job and those behind it for the same model, as many as fit."""
         with self._changed:
-            until = time.monotonic() + self._wait
+            latest = time.monotonic() + PATIENCE * self._wait
             while True:
-                self._queue = [job for job in self._queue if _is_wanted(job)]
                 batch = [job for job in self._queue if job.model is self._queue[0].model][: self._max_batch]
-                left = until - time.monotonic()
-                if not batch or len(batch) == self._max_batch or not self._coming or left <= 0:
+                if not batch or len(batch) == self._max_batch or not (self._coming or self._running):
+                    break
+                left = min(batch[-1].queued + self._wait, latest) - time.monotonic()
+                if left <= 0:
                     break
                 self._changed.wait(left)
             self._queue = [job for job in self._queue if job not in batch]
-        return [job for job in batch if job.captions.set_running_or_notify_cancel()]
+        return [job for job in batch if _is_wanted(job)]
 
     def _caption(self, batch: list[Job]) -> None:
         try:
@@ -137,12 +157,11 @@ class Batcher:
 
 def _is_wanted(job: Job) -> bool:
     """Whether somebody still waits; who does not is told, though probably nobody listens."""
-    if job.captions.cancelled():
+    if not job.captions.set_running_or_notify_cancel():
         return False
     try:
         job.caller.check()
     except UnavailableError as error:
-        if job.captions.set_running_or_notify_cancel():
-            job.captions.set_exception(error)
+        job.captions.set_exception(error)
         return False
     return True

@@ -6,7 +6,6 @@ waits in the queue; the model captions it among others. The gate bounds how many
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -60,6 +59,7 @@ class Captioning:
         self.registry = registry
         self.config = config
         self.metrics = metrics
+        self._torch_threads = config.torch_threads or usable_cores()
         full = "There are more images to caption than this service can take; try again later"
         self._gate = Gate(config.max_queue, full, watch=metrics.set_queue_depth)
         self._decoders = threading.BoundedSemaphore(usable_cores())
@@ -67,7 +67,8 @@ class Captioning:
             max_batch=config.max_batch,
             wait=config.batch_wait_ms / 1000,
             metrics=metrics,
-            prepare=functools.partial(_use_threads, config.torch_threads),
+            parallel=min(config.parallel_batches, self._torch_threads),
+            share=self._share_cores,
         )
 
     def load_models(self) -> None:
@@ -142,6 +143,12 @@ class Captioning:
             self._decoders.release()
             self.metrics.observe_stage("decode", time.monotonic() - started)
 
+    def _share_cores(self, batches: int) -> None:
+        """Let this thread's networks use its share of the cores: torch keeps that number for each thread."""
+        import torch  # slow to import; here it has been, with the model
+
+        torch.set_num_threads(max(1, self._torch_threads // batches))
+
     def _warm_up(self, model: Captioner) -> None:
         """Caption a blank picture in the thread where all others will be captioned."""
         blank = to_array(Image.new("RGB", (8, 8)), model.info.image)
@@ -161,11 +168,3 @@ def _result(pending: Future[list[Caption]] | CaptionerError, caller: Caller) -> 
         raise
     except CaptionerError as error:
         return error
-
-
-def _use_threads(number: int) -> None:
-    """Let the network use so many cores; 0 leaves torch's own choice."""
-    if number:
-        import torch
-
-        torch.set_num_threads(number)

@@ -73,7 +73,8 @@ class ServiceConfig(Config):
     precision: str = _setting(
         "fp32", "arithmetic of the encoder: fp32, or bf16: faster, less exact", choices=("fp32", "bf16")
     )
-    torch_threads: int = _setting(0, "cores that one worker's network may use; 0: its share of the cores", least=0)
+    torch_threads: int = _setting(0, "cores that one worker's networks may use; 0: its share of the cores", least=0)
+    parallel_batches: int = _setting(2, "batches that one worker captions at a time, each on its share of those cores")
 
     max_bytes: int = _setting(20 * 1024 * 1024, "largest request body, in bytes")
     max_pixels: int = _setting(50_000_000, "largest picture, in pixels, judged before it is decoded")

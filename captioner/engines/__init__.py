@@ -21,7 +21,7 @@ State = Any
 
 
 class Engine(Protocol):
-    """A captioning network, ready to run. Not safe for use by several threads at once."""
+    """A captioning network, ready to run; its methods keep nothing, so that several threads may use it at once."""
 
     name: str
 

@@ -12,6 +12,11 @@ from captioner.engines import FloatArray, IntArray
 from captioner.errors import OptionError
 from captioner.model import CaptionModel, Grid, State
 
+# On a CPU an encoder is fastest when what it computes in between stays in the cache: with MobileNetV2 at 224 x 224, for
+# three images at a time in fp32, six in bf16. One batch of 16 took 1.5 and 1.1 times as long on an EPYC with 32 MiB.
+BYTES_AT_ONCE = 12  # images times bytes a value
+MANY = 1_000_000
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Rows = TypeVar("Rows", Grid, State)
@@ -38,14 +43,22 @@ class TorchEngine:
         self.name = f"torch {self.device.type} {precision}"
         self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
         self._encoder_dtype = PRECISIONS[precision]
+        self._at_once = BYTES_AT_ONCE // self._encoder_dtype.itemsize if self.device.type == "cpu" else MANY
         self.model.encoder.to(self._encoder_dtype)
         self.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @torch.inference_mode()
     def encode(self, pixels: FloatArray) -> Grid:
         """See :meth:`captioner.engines.Engine.encode`."""
+        features = [
+            self._features(pixels[start : start + self._at_once]) for start in range(0, len(pixels), self._at_once)
+        ]
+        return self.model.read(features[0] if len(features) == 1 else torch.cat(features))
+
+    def _features(self, pixels: FloatArray) -> Tensor:
         batch = torch.from_numpy(pixels).to(self.device, self._encoder_dtype, memory_format=torch.channels_last)
-        return self.model.read(self.model.encoder(batch).float())
+        features: Tensor = self.model.encoder(batch).float()
+        return features
 
     @torch.inference_mode()
     def start(self, grid: Grid) -> State:

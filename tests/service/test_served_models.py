@@ -53,7 +53,9 @@ def test_models_are_described(client: FlaskClient, loaded: Captioner) -> None:
     }
 
 
-@pytest.mark.parametrize(("symbols", "spoken_as"), [("DH AH0 | D AO1 G R UH1 N Z", "phones"), ("ð ə | d ɔ ɡ ɹ ʌ n z", None)])
+@pytest.mark.parametrize(
+    ("symbols", "spoken_as"), [("DH AH0 | D AO1 G R UH1 N Z", "phones"), ("ð ə | d ɔ ɡ ɹ ʌ n z", None)]
+)
 def test_only_phones_of_english_are_called_so(loaded: Captioner, symbols: str, spoken_as: str | None) -> None:
     info = dataclasses.replace(loaded.info, tokenizer="symbols", vocabulary=Vocabulary.build([symbols.split()]))
     client = create_app(ServiceConfig(), [Captioner(loaded.engine, info)]).test_client()
