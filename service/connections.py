@@ -27,6 +27,7 @@ AT_ONCE = 256 * 1024  # bytes read from a connection in one go
 KEEP_SECONDS = 5  # for another request on a connection
 LAST_SECONDS = 1  # for a request on a connection that is there when the door is closed
 LINGER_SECONDS = 2  # until a connection is closed whose client does not close it
+CHANCES, CHANCE_SECONDS = 20, 0.001  # for other workers to take a connection
 BODIES = 16  # so many of the largest bodies fit into one worker's memory, at least
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -79,6 +80,7 @@ class ConnectionLoop:
         max_body: bytes of the largest body.
         max_connections: when there are more, the one that has been idle longest is closed.
         seconds: for a request to come; a third of them for its head.
+        fewest: how many connections the worker has that has fewest.
     """
 
     def __init__(
@@ -90,9 +92,11 @@ class ConnectionLoop:
         max_body: int,
         max_connections: int,
         seconds: float,
+        fewest: Callable[[], int],
     ) -> None:
         self._answer, self._refusal = answer, refuse
         self._max_body, self._max_connections, self._seconds = max_body, max_connections, seconds
+        self._fewest, self._left_to_others = fewest, 0
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._held = 0  # bytes of requests
@@ -106,16 +110,15 @@ class ConnectionLoop:
         """Whether it takes connections."""
         return bool(self._listeners)
 
-    @property
-    def busy(self) -> bool:
-        """Whether there is any connection."""
-        return bool(self._connections)
+    def __len__(self) -> int:
+        """The number of connections."""
+        return len(self._connections)
 
     def listen(self, listeners: Iterable[socket.socket]) -> None:
         """Take connections from now on."""
         for listener in listeners:
             listener.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            self._selector.register(listener, selectors.EVENT_READ, partial(self._consider, listener))
             self._listeners.append(listener)
 
     def stop_listening(self) -> None:
@@ -150,6 +153,15 @@ class ConnectionLoop:
         os.read(self._wake_end, 4096)
         while not self._done.empty():
             self._done.get()()
+
+    def _consider(self, listener: socket.socket) -> None:
+        """Take a connection, or leave it to a worker that has fewer: for a moment, in case that one is stuck."""
+        if self._left_to_others < CHANCES and len(self._connections) > self._fewest():
+            self._left_to_others += 1
+            time.sleep(CHANCE_SECONDS)
+        else:
+            self._left_to_others = 0
+            self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> bool:
         """Take one connection, if there is one."""

@@ -14,9 +14,8 @@ import re
 HEAD_END = b"\r\n\r\n"
 MAX_HEAD = 32 * 1024  # bytes
 MAX_CHUNK_LINE = 256  # bytes, extensions included
-FRAMING = re.compile(
-    rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE
-)
+# One way to match, however many spaces a stranger puts anywhere: the value is stripped later.
+FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 
 
 class Incoming:
@@ -74,7 +73,7 @@ class Incoming:
 
     def _read_head(self, head: bytes) -> None:
         self.has_head = True
-        fields = [(name.lower(), value) for name, value in FRAMING.findall(head)]
+        fields = [(name.lower(), value.strip(b" \t")) for name, value in FRAMING.findall(head)]
         lengths = [value for name, value in fields if name == b"content-length"]
         codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
         self.expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in fields)

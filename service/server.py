@@ -16,11 +16,13 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
 
 from captioner.config import require
 from captioner.errors import OptionError
 from service import logs, metrics
 from service.app import create_app
+from service.census import Census
 from service.config import ServiceConfig
 from service.cores import usable_cores
 from service.models import find_models
@@ -44,6 +46,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, config: ServiceConfig, settings: dict[str, Any]) -> None:
         self.config = config
         self._settings = settings
+        self.census = Census()
         self._rate_limit = RateLimit(config.requests_per_minute) if config.requests_per_minute else None
         super().__init__()
 
@@ -51,6 +54,13 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Hand the settings to gunicorn."""
         for name, value in self._settings.items():
             self.cfg.set(name, value)
+        told = self.cfg.child_exit
+
+        def child_exit(arbiter: Arbiter, worker: Worker) -> None:
+            self.census.forget(worker.age)
+            told(arbiter, worker)
+
+        self.cfg.set("child_exit", child_exit)
 
     def load(self) -> Flask:
         """Build the application, and load its models, in a worker: gunicorn calls this after the fork."""
@@ -119,8 +129,8 @@ def run(
 def _tune_malloc() -> None:
     """Let glibc's threads share two heaps, where each would get one of its own that keeps what it once needed.
 
-    And let the heaps keep what the network frees and needs again with the next batch: to give it back to the kernel each
-    time cost a tenth of all captions. What a large picture needed is given back at once.
+    And let the heaps keep what the network frees and needs again with the next batch: to give it back to the kernel
+    each time cost a tenth of all captions. What a large picture needed is given back at once.
     """
     with suppress(AttributeError, OSError):  # other libraries do without
         malloc = ctypes.CDLL(None).mallopt

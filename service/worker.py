@@ -26,6 +26,7 @@ from service.config import ServiceConfig
 from service.connections import Connection, ConnectionLoop, Refusal
 
 SEND_SECONDS = 20  # for one part of a reply
+PIECE = 8192  # bytes of a request that the parser is given at a time: for each chunk it copies what it has been given
 TICK = 0.5  # seconds between two looks at the clock
 SPARE_FILES = 256  # besides connections
 
@@ -84,17 +85,21 @@ class BufferingWorker(Worker):  # type: ignore[misc]
             max_body=self._settings.max_bytes,
             max_connections=self._settings.max_connections,
             seconds=self._settings.receive_seconds,
+            fewest=self.app.census.fewest,
         )
         while self.alive and self.ppid == os.getppid():
             self.notify()
             if not loop.listening and not self._draining and (self.age == 1 or self._lifecycle.settled):
                 loop.listen(self.sockets)
             loop.turn(TICK)
+            if loop.listening:
+                self.app.census.tell(self.age, len(loop))
             overdue = time.monotonic() - self._closing_at
             if overdue > 0:
                 if loop.listening:
                     loop.stop_listening()
-                self.alive = loop.busy and overdue < self.cfg.graceful_timeout
+                    self.app.census.forget(self.age)
+                self.alive = bool(loop) and overdue < self.cfg.graceful_timeout
         pool.shutdown(wait=False, cancel_futures=True)
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> bytes:
@@ -108,7 +113,8 @@ class BufferingWorker(Worker):  # type: ignore[misc]
         sock.settimeout(SEND_SECONDS)
         try:
             try:
-                message = next(get_parser(self.cfg, iter((data,)), connection.client))
+                pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+                message = next(get_parser(self.cfg, pieces, connection.client))
             except (ParseException, NoMoreData) as error:
                 status = {LimitRequestLine: 414, LimitRequestHeaders: 431}.get(type(error), 400)
                 sentence = f"This is no HTTP request as it should be: {error}"

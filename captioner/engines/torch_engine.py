@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captioner.engines import FloatArray, IntArray
 from captioner.errors import OptionError
 from captioner.model import CaptionModel, Grid, State
 
 # On a CPU an encoder is fastest when what it computes in between stays in the cache: with MobileNetV2 at 224 x 224, for
-# three images at a time in fp32, six in bf16. One batch of 16 took 1.5 and 1.1 times as long on an EPYC with 32 MiB.
-BYTES_AT_ONCE = 12  # images times bytes a value
+# four images at a time in fp32, eight in bf16. One batch of 16 took 1.8 and 1.3 times as long on two cores with 32 MiB.
+BYTES_AT_ONCE = 16  # images times bytes a value
 MANY = 1_000_000
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -41,7 +43,9 @@ class TorchEngine:
         if precision not in PRECISIONS:
             raise OptionError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         self.name = f"torch {self.device.type} {precision}"
-        self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+        self.model = model.eval().to(self.device, torch.float32)
+        fold_normalisation(self.model.encoder)
+        self.model.eval().requires_grad_(False)  # what was folded is new
         self._encoder_dtype = PRECISIONS[precision]
         self._at_once = BYTES_AT_ONCE // self._encoder_dtype.itemsize if self.device.type == "cpu" else MANY
         self.model.encoder.to(self._encoder_dtype)
@@ -76,6 +80,19 @@ class TorchEngine:
         """See :meth:`captioner.engines.Engine.select`."""
         index = torch.from_numpy(rows).to(self.device)
         return type(value)(*(part.index_select(0, index) for part in value))
+
+
+def fold_normalisation(network: nn.Module) -> None:
+    """Let each convolution do the work of the batch normalisation right behind it, which is as linear as it is.
+
+    Only where the two stand side by side in a sequence, so that nothing can stand between them.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            for (name, first), (following, second) in itertools.pairwise(list(module.named_children())):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(first, second))
+                    setattr(module, following, nn.Identity())
 
 
 def to_numpy(tensor: Tensor) -> FloatArray:

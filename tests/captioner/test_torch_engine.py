@@ -7,9 +7,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from captioner.engines import FloatArray
-from captioner.engines.torch_engine import TorchEngine, pick_device
+from captioner.engines.torch_engine import TorchEngine, fold_normalisation, pick_device
 from captioner.errors import OptionError
 from captioner.model import CaptionModel
 
@@ -95,6 +96,45 @@ def test_a_selected_image_goes_on_as_if_it_were_alone(tiny_model: CaptionModel, 
         engine.step(tokens, engine.select(engine.start(grid), np.array([0, 0])), grid)[0] for grid in (second, alone)
     )
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_normalisation_is_folded_into_the_convolutions(tiny_model: CaptionModel, pixels: FloatArray) -> None:
+    def count(model: CaptionModel) -> int:
+        return sum(isinstance(module, nn.BatchNorm2d) for module in model.encoder.modules())
+
+    assert count(tiny_model) > 10
+    engine = engine_of(tiny_model, "fp32")
+    assert count(engine.model) == 0
+    features = engine.model.encoder(torch.from_numpy(pixels))
+    np.testing.assert_allclose(features.numpy(), tiny_model.encoder(torch.from_numpy(pixels)).detach(), atol=1e-4)
+
+
+def test_what_does_not_stand_side_by_side_is_left_alone() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+    ).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(images)
+        fold_normalisation(network)
+        torch.testing.assert_close(network(images), expected)
+    assert isinstance(network[2], nn.BatchNorm2d)
+    assert isinstance(network[4], nn.Identity)
+
+
+def test_many_images_are_encoded_as_each_alone(tiny_model: CaptionModel) -> None:
+    engine = engine_of(tiny_model, "fp32")
+    images = np.random.default_rng(1).standard_normal((11, 3, 32, 64), dtype=np.float32)
+    together = engine.encode(images)
+    for number in range(11):
+        alone = engine.encode(images[number : number + 1])
+        for found, expected in zip(engine.select(together, np.array([number])), alone, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_the_model_is_for_captioning_only(tiny_model: CaptionModel, pixels: FloatArray) -> None:
