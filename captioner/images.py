@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 DEFAULT_MAX_PIXELS = 100_000_000
 # Resampling needs some 32 bytes per source column or row, whatever the area: a 100,000,000 x 1 picture would take 3 GB.
 MAX_SIDE = 1_000_000
+GREY_AT_ONCE = 1_000_000  # pixels
 
 # Formats that Pillow cannot decode by itself: it would run Ghostscript (EPS), open whatever file lies inside, EPS too
 # (IPTC), ask a handler installed by the application (the stubs), or read no more than a header (MPEG).
@@ -211,10 +212,21 @@ def _to_grey(image: Image.Image) -> Image.Image:
     These modes do not say which value is white. It is taken to be the usual one that holds the brightest pixel:
     1 (fractions only), 255 or 65535; if none does, the picture's own range is stretched from black to white.
     """
-    values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
-    low, high = float(values.min()), float(values.max())
+    values = np.asarray(image)
+    # Some rows at a time: as floating-point numbers all of a large picture would take many times its memory.
+    step = max(1, GREY_AT_ONCE // image.width)
+    strips = [values[start : start + step] for start in range(0, image.height, step)]
+    bounds = [(float(strip.min()), float(strip.max())) for strip in map(_finite, strips)]
+    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((white for white in whites if high <= white), None)
     if low >= 0 and white is not None:
         low, high = 0.0, white
-    return Image.fromarray(np.interp(values, (low, high), (0, 255)).round().astype(np.uint8))
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for start, strip in zip(range(0, image.height, step), strips, strict=True):
+        grey[start : start + step] = np.interp(_finite(strip), (low, high), (0, 255)).round()
+    return Image.fromarray(grey)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.nan_to_num(values, posinf=0, neginf=0))

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from captioner import images
 from captioner.config import ImageConfig
 from captioner.errors import ImageError
 from captioner.images import MAX_SIDE, load_pixels, open_image, to_array
@@ -214,6 +215,15 @@ def test_modes_survive_their_files(mode: str, format_: str, tolerance: int) -> N
 )
 def test_values_outside_every_usual_range_are_stretched(values: tuple[float, ...], greys: list[int]) -> None:
     assert pixels(open_image(floats(*values)))[0, :, 0].tolist() == greys
+
+
+def test_large_grey_pictures_are_read_in_strips_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.linspace(-5, 900, 7 * 5, dtype=np.float32).reshape(7, 5)
+    values[6, 4], values[0, 0] = np.nan, np.inf
+    image = Image.fromarray(values)
+    expected = pixels(open_image(image))
+    monkeypatch.setattr(images, "GREY_AT_ONCE", 10)
+    np.testing.assert_array_equal(pixels(open_image(image)), expected)
 
 
 # Orientation
