@@ -40,9 +40,6 @@ class Incoming:
         self.whole = self.has_head = self.expects = False
         self.too_large: str | None = None
 
-    def __len__(self) -> int:
-        return len(self._data)
-
     def feed(self, data: bytes) -> None:
         """Take the next bytes, however many."""
         searched = max(0, len(self._data) - len(HEAD_END) + 1)
@@ -60,16 +57,18 @@ class Incoming:
             self.whole = self.whole or len(self._data) >= self._end
 
     def take(self) -> tuple[bytes, bytes]:
-        """The request for the parser, and what came after it: the beginning of the next one."""
-        end = len(self._data) if self._cut else self._end
-        request, rest = bytes(self._data[:end]), bytes(self._data[end:])
-        head, separator, body = request.partition(HEAD_END)
+        """The request for the parser, and what came after it: the beginning of the next one. Nothing stays here."""
+        data, self._data = self._data, bytearray()
+        end = len(data) if self._cut else self._end
+        head_end = data.index(HEAD_END)
+        head = bytes(data[: head_end + 2])
         # Expect is answered here, if at all: the parser would do it once more.
-        head = FRAMING.sub(lambda field: b"" if field[1].lower() == b"expect" else field[0], head + b"\r\n")[:-2]
+        head = FRAMING.sub(lambda field: b"" if field[1].lower() == b"expect" else field[0], head)[:-2]
         if self._cut:
             line, _, fields = head.partition(b"\r\n")
             head = line + b"\r\nConnection: close\r\n" + fields
-        return head + separator + body, rest
+        with memoryview(data) as view:  # bodies are large, and every copy counts
+            return b"".join((head, view[head_end:end])), bytes(view[end:])
 
     def _read_head(self, head: bytes) -> None:
         self.has_head = True
@@ -96,7 +95,8 @@ class Incoming:
         """Move the end behind each chunk that has come, and behind the trailer that follows the last."""
         while (line_end := self._data.find(b"\r\n", self._end, self._end + MAX_CHUNK_LINE)) >= 0:
             size = bytes(self._data[self._end : line_end]).partition(b";")[0].strip()
-            if not re.fullmatch(rb"[0-9a-fA-F]{1,16}", size):
+            behind = self._data[self._end - 2 : self._end]  # the head, or a chunk
+            if behind != b"\r\n" or not re.fullmatch(rb"[0-9a-fA-F]{1,16}", size):
                 return self._stop()
             if int(size, 16) == 0:
                 return self._read_trailer(line_end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -110,7 +111,7 @@ class ModelRegistry:
             return next(iter(self))
         if name not in self._models:
             served = ", ".join(self._models)
-            raise ModelError(f"There is no model {name!r} here; there is {served}", code="model_not_found")
+            raise ModelError(f"There is no model {reprlib.repr(name)} here; there is {served}", code="model_not_found")
         return self._models[name]
 
     def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:

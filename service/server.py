@@ -119,6 +119,7 @@ def run(
             # Seconds that requests in hand may take after SIGTERM.
             "graceful_timeout": math.ceil(config.drain_seconds + config.deadline_seconds) + 5,
             "control_socket_disable": True,
+            "forwarded_allow_ips": "",  # whom to believe is for trusted_proxies to say; gunicorn believes this machine
             "logger_class": logs.GunicornLogger,
             "loglevel": config.log_level,
             **metrics.share_between_workers(),

@@ -24,6 +24,7 @@ from gunicorn.workers.base import Worker
 from service.caller import ARRIVED, BEGAN
 from service.config import ServiceConfig
 from service.connections import Connection, ConnectionLoop, Refusal
+from service.errors import RETRY_AFTER_SECONDS
 
 SEND_SECONDS = 20  # for one part of a reply
 PIECE = 8192  # bytes of a request that the parser is given at a time: for each chunk it copies what it has been given
@@ -60,7 +61,8 @@ class BufferingWorker(Worker):  # type: ignore[misc]
             self._closing_at = time.monotonic() + self._settings.drain_seconds
 
     def _handle_hup(self, _signal: int, _frame: FrameType | None) -> None:
-        self._lifecycle.load()
+        if self.booted:  # before, there is no application yet, and it will load the models as they are then
+            self._lifecycle.load()
 
     @property
     def _lifecycle(self) -> Any:
@@ -91,9 +93,10 @@ class BufferingWorker(Worker):  # type: ignore[misc]
             self.notify()
             if not loop.listening and not self._draining and (self.age == 1 or self._lifecycle.settled):
                 loop.listen(self.sockets)
-            loop.turn(TICK)
+                self.log.info("Worker %s takes connections", os.getpid())
             if loop.listening:
                 self.app.census.tell(self.age, len(loop))
+            loop.turn(TICK)
             overdue = time.monotonic() - self._closing_at
             if overdue > 0:
                 if loop.listening:
@@ -148,9 +151,11 @@ def _reply(refusal: Refusal) -> bytes:
     """A reply in the service's shape, for what never reaches the application."""
     fields = {"error": refusal.sentence, "code": refusal.code, "request_id": os.urandom(16).hex()}
     body = json.dumps(fields, ensure_ascii=False).encode()
+    retry = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n" if refusal.code == "busy" else ""
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nX-Request-ID: {fields['request_id']}\r\n"
+        f"{retry}Connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body
 

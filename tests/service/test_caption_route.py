@@ -164,3 +164,7 @@ def test_a_bad_option_is_told_before_a_bad_image(client: FlaskClient, refused: R
 def test_an_unknown_model_is_not_found(client: FlaskClient, refused: Refused, loaded: Captioner, jpeg: bytes) -> None:
     message = refused(client.post(f"{URL}?model=poems", data=jpeg), 404, "model_not_found")
     assert loaded.name in message
+
+
+def test_a_name_of_any_length_is_told_back_in_short(client: FlaskClient, refused: Refused) -> None:
+    assert len(refused(client.post(URL, json={"image": "", "model": "x" * 50_000}), 404, "model_not_found")) < 200

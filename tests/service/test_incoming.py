@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+import tracemalloc
 
 import pytest
 from gunicorn.config import Config
@@ -91,6 +93,35 @@ def test_malformed_chunks_are_not_waited_for(line: bytes) -> None:
     incoming = feed(CHUNKED[: CHUNKED.index(b"A;")] + line)
     assert incoming.whole
     assert b"Connection: close" in incoming.take()[0]
+
+
+def test_a_chunk_that_is_longer_than_it_says_ends_the_request() -> None:
+    incoming = feed(CHUNKED.replace(b"hello\r\n", b"hello!!"))
+    data, rest = incoming.take()
+    assert b"Connection: close" in data
+    assert rest == b"", "nobody knows where the next request would begin"
+
+
+@pytest.mark.parametrize("field", [b"Content-Length:%s\nx", b"Content-Length%s\nx", b"Expect: 1%s2%s\t\rx"])
+def test_no_field_takes_long_to_read(field: bytes) -> None:
+    started = time.monotonic()
+    incoming = feed(b"GET / HTTP/1.1\r\n" + field.replace(b"%s", b" " * 1500) + b"\r\n\r\n")
+    assert incoming.whole
+    assert incoming.take()
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_body_is_not_held_twice() -> None:
+    incoming = Incoming(2_000_000)
+    incoming.feed(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+    tracemalloc.start()
+    try:
+        request, rest = incoming.take()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(request), rest) == (1_000_044, b"")
+    assert max(held, peak) < 1_100_000
 
 
 def test_limits_hold_for_what_does_not_tell_its_length() -> None:

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.config import ServiceConfig
 
 Refused = Callable[[TestResponse, int, str], str]
-KEYS = ("first-key-of-all-keys", "second-key-of-all-keys")
+KEYS = ("first-key-of-all-keys", "second-key-of-all-keys", "name=third-key/of+all.keys==")
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from live import Live, live_until, receive, serve
 
 from captioner.checkpoint import CONFIG_NAME
 from captioner.errors import OptionError
+from service.connections import Refusal
 from service.server import run
+from service.worker import BufferingWorker, _reply
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,33 @@ def test_what_is_no_proper_request_is_told_so(live: Live, request_bytes: bytes, 
     found, reply = receive(live.connect(request_bytes))
     assert found == status, reply
     assert set(json.loads(reply)) == {"error", "code", "request_id"}
+
+
+def test_no_proxy_is_believed_that_nobody_named(live: Live) -> None:
+    claims = {"X-Forwarded-Proto": "https", "SCRIPT_NAME": "/elsewhere", "X-Forwarded-Ssl": "off"}
+    status, reply = live.ask("GET", "/", headers=claims)
+    assert (status, b"http://127.0.0.1" in reply) == (200, True), reply
+
+
+def test_a_body_in_the_smallest_of_chunks_is_read_in_time(tiny_model_dir: Path, tmp_path: Path) -> None:
+    with serve(tmp_path, tiny_model_dir, max_bytes=1_000_000) as live, live.begin("Transfer-Encoding: chunked") as sent:
+        started = time.monotonic()
+        sent.sendall(b"1\r\nx\r\n" * 300_000 + b"0\r\n\r\n")
+        assert receive(sent)[0] == 415
+        assert time.monotonic() - started < 8
+
+
+def test_a_reload_that_comes_before_the_application_is_no_harm() -> None:
+    worker = BufferingWorker.__new__(BufferingWorker)
+    worker.booted = False
+    worker._handle_hup(signal.SIGHUP, None)  # it raised, and gunicorn ends when a worker does not boot
+
+
+def test_the_servers_own_refusals_have_the_headers_of_all_others() -> None:
+    head, body = _reply(Refusal(503, "busy", "Too much")).split(b"\r\n\r\n")
+    assert b"\r\nRetry-After: 2" in head
+    assert f"\r\nX-Request-ID: {json.loads(body)['request_id']}".encode() in head
+    assert b"Retry-After" not in _reply(Refusal(400, "bad_request", "No"))
 
 
 def test_slow_clients_get_their_time_and_hold_up_nobody(live: Live, jpeg: bytes) -> None:
