@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -44,13 +44,17 @@ UPRIGHT = {
 }
 
 
-def open_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, formats: Collection[str] | None = None
+) -> Image.Image:
     """Read a picture as people see it: upright, RGB, on white where it is transparent, the first frame if it moves.
 
     Args:
         source: a path, the bytes of an image file, a binary file object (read from its start, left open) or a
             PIL image (left as it is).
         max_pixels: refuse pictures of more pixels; checked before they are decoded.
+        formats: names of Pillow's formats, to take only files of these, and only what is decoded in C; None takes all
+            that Pillow decodes by itself.
 
     Returns:
         A picture of its own in mode RGB, without metadata.
@@ -66,11 +70,11 @@ def open_image(source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
             raise ImageError("the path of the image is empty; give an image file", code="image_not_found")
         path = Path(source)
         with _open_file(path) as file:
-            return _read(file, str(path), max_pixels)
+            return _read(file, str(path), max_pixels, formats)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(BytesIO(source), "the image", max_pixels)
+        return _read(BytesIO(source), "the image", max_pixels, formats)
     if hasattr(source, "read"):
-        return _read(source, "the image", max_pixels)
+        return _read(source, "the image", max_pixels, formats)
     raise ImageError(
         f"an image must be a path, bytes, a binary file object or a PIL image, not {type(source).__name__}",
         code="not_an_image",
@@ -97,10 +101,14 @@ def to_array(image: Image.Image, config: ImageConfig) -> NDArray[np.float32]:
 
 
 def load_pixels(
-    source: ImageSource, config: ImageConfig, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    source: ImageSource,
+    config: ImageConfig,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    formats: Collection[str] | None = None,
 ) -> NDArray[np.float32]:
     """The network's input for a picture: :func:`open_image`, then :func:`to_array`."""
-    return to_array(open_image(source, max_pixels=max_pixels), config)
+    return to_array(open_image(source, max_pixels=max_pixels, formats=formats), config)
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -115,13 +123,13 @@ def _open_file(path: Path) -> BinaryIO:
         raise ImageError(f"{path} cannot be opened: {reason}; check the file", code="image_unreadable") from error
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _read(file: BinaryIO, name: str, max_pixels: int, formats: Collection[str] | None) -> Image.Image:
     with _plain_errors(name):
         try:
             file.seek(0)
         except (AttributeError, OSError):  # a pipe
             file = BytesIO(file.read())
-        return _to_rgb(_decode(_identify(file, name), name, max_pixels))
+        return _to_rgb(_decode(_identify(file, name, formats), name, max_pixels))
 
 
 @contextmanager
@@ -136,7 +144,7 @@ def _plain_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or incomplete; save it again or use another file") from error
 
 
-def _identify(file: BinaryIO, name: str) -> Image.Image:
+def _identify(file: BinaryIO, name: str, formats: Collection[str] | None) -> Image.Image:
     """Read the header with the first format that accepts it.
 
     ``Image.open`` does the same, but it answers a large picture with a process-wide warning before the caller
@@ -149,7 +157,7 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
     Image.init()
     recognised = ""
     for format_ in Image.ID:
-        if format_ in REFUSED_FORMATS:
+        if format_ in REFUSED_FORMATS or (formats is not None and format_ not in formats):
             continue
         factory, accepts = Image.OPEN[format_]
         try:
@@ -158,11 +166,21 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
                     continue
                 recognised = recognised or format_
             file.seek(0)
-            return factory(file, "")
+            image = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's formats say "not mine"
             continue
+        if formats is not None and any(tile.codec_name in Image.DECODERS for tile in image.tile):  # such as BMP's RLE
+            raise ImageError(
+                f"{name} is a {format_} image of a kind that is not taken here; save it as JPEG or PNG",
+                code="not_an_image",
+            )
+        return image
     if recognised:
         raise ImageError(f"{name} starts like a {recognised} image but is damaged or incomplete; use another file")
+    if formats is not None:
+        raise ImageError(
+            f"{name} has none of the image formats taken here; use one of {', '.join(formats)}", code="not_an_image"
+        )
     raise ImageError(
         f"{name} has no known image format; use JPEG, PNG, WebP or another common one", code="not_an_image"
     )

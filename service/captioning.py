@@ -25,10 +25,12 @@ from service.caller import Caller
 from service.config import ServiceConfig
 from service.cores import usable_cores
 from service.errors import RequestError, UnavailableError
-from service.inputs import image_bytes
+from service.inputs import SERVED_FORMATS, image_bytes
 from service.metrics import Metrics
 from service.models import ModelRegistry, ServedModel
 from service.options import CaptionOptions, parse_options
+
+WARM_UP = 5  # pictures
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ class Captioning:
         self._torch_threads = config.torch_threads or usable_cores()
         full = "There are more images to caption than this service can take; try again later"
         self._gate = Gate(config.max_queue, full, watch=metrics.set_queue_depth)
-        self._decoders = threading.BoundedSemaphore(usable_cores())
+        self._decoders = threading.BoundedSemaphore(self._torch_threads)
         self._batcher = Batcher(
             max_batch=config.max_batch,
             wait=config.batch_wait_ms / 1000,
             metrics=metrics,
-            parallel=min(config.parallel_batches, self._torch_threads),
+            parallel=config.parallel_batches,
             share=self._share_cores,
         )
 
@@ -132,13 +134,14 @@ class Captioning:
             return self._batcher.submit(model, pixels, options, caller)
 
     def _decode(self, image: object, model: Captioner, caller: Caller) -> FloatArray:
-        """The network's input for one image. Few are decoded at a time: a large one takes much memory."""
+        """The network's input for one image. As many are decoded at a time as this worker has cores: a large one
+        takes much memory."""
         data = image_bytes(image)
-        if not self._decoders.acquire(timeout=caller.left()):
-            caller.left()
+        while not self._decoders.acquire(timeout=caller.left()):
+            pass  # until there are no seconds left, which raises
         try:
             started = time.monotonic()
-            return load_pixels(data, model.info.image, max_pixels=self.config.max_pixels)
+            return load_pixels(data, model.info.image, max_pixels=self.config.max_pixels, formats=SERVED_FORMATS)
         finally:
             self._decoders.release()
             self.metrics.observe_stage("decode", time.monotonic() - started)
@@ -150,9 +153,11 @@ class Captioning:
         torch.set_num_threads(max(1, self._torch_threads // batches))
 
     def _warm_up(self, model: Captioner) -> None:
-        """Caption a blank picture in the thread where all others will be captioned."""
+        """Caption blank pictures where all others will be captioned, as many as the network reads at a time and one."""
         blank = to_array(Image.new("RGB", (8, 8)), model.info.image)
-        self._batcher.submit(model, blank, model.options(), Caller(float("inf"))).result()
+        options, patient = model.options(), Caller(float("inf"))
+        for captions in [self._batcher.submit(model, blank, options, patient) for _ in range(WARM_UP)]:
+            captions.result()
 
 
 def _result(pending: Future[list[Caption]] | CaptionerError, caller: Caller) -> list[Caption] | CaptionerError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +19,8 @@ from captioner.config import Config, require
 from captioner.errors import OptionError
 
 PREFIX = "CAPTIONER_"
+DAY = 86400  # seconds: more overflows what waits with them
+CLOSE = 0.85  # of the letters: Kubernetes sets CAPTIONER_PORT and the like for a Service of that name
 SHORTEST_KEY = 16  # characters of an API key: whoever tries them all has to take a while
 KEY = re.compile(r"[!-~]+")
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
@@ -29,22 +31,26 @@ def _setting(
     about: str,
     *,
     least: float = 1,
+    most: float = 1_000_000,
     choices: tuple[str, ...] = (),
     check: Callable[[str, tuple[str, ...]], None] | None = None,
     secret: bool = False,
     alias: str | None = None,
 ) -> Any:
     """A field, what it means, which values it takes, and another name of its flag; a secret is shown to nobody."""
-    metadata = {"about": about, "least": least, "choices": choices, "check": check, "secret": secret, "alias": alias}
+    bounds = {"least": least, "most": most, "choices": choices, "check": check}
+    metadata = {"about": about, "secret": secret, "alias": alias, **bounds}
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 def _check_keys(source: str, keys: tuple[str, ...]) -> None:
     for key in keys:
         require(
-            len(key) >= SHORTEST_KEY and KEY.fullmatch(key) is not None,
-            f"{source}: a key has {len(key)} characters; it needs at least {SHORTEST_KEY}, printable ASCII without "
-            "spaces, and commas only between keys",
+            len(key) >= SHORTEST_KEY, f"{source}: a key has {len(key)} characters; it needs at least {SHORTEST_KEY}"
+        )
+        require(
+            KEY.fullmatch(key) is not None,
+            f"{source}: a key has a space or another character that is not printable ASCII; commas stand between keys",
         )
 
 
@@ -73,25 +79,34 @@ class ServiceConfig(Config):
     precision: str = _setting(
         "fp32", "arithmetic of the encoder: fp32, or bf16: faster, less exact", choices=("fp32", "bf16")
     )
-    torch_threads: int = _setting(0, "cores that one worker's networks may use; 0: its share of the cores", least=0)
-    parallel_batches: int = _setting(2, "batches that one worker captions at a time, each on its share of those cores")
+    torch_threads: int = _setting(
+        0, "cores that one worker's networks may use; 0: its share of the cores", least=0, most=1024
+    )
+    parallel_batches: int = _setting(
+        2, "batches that one worker captions at a time, each on its share of those cores", most=1024
+    )
 
-    max_bytes: int = _setting(20 * 1024 * 1024, "largest request body, in bytes")
-    max_pixels: int = _setting(50_000_000, "largest picture, in pixels, judged before it is decoded")
-    max_images: int = _setting(32, "most pictures in one request")
-    max_beam_size: int = _setting(20, "widest beam, and most captions, that a request may ask for")
-    max_tokens: int = _setting(200, "longest caption that a request may ask for, in tokens")
+    max_bytes: int = _setting(20 * 1024 * 1024, "largest request body, in bytes", most=10**9)
+    max_pixels: int = _setting(50_000_000, "largest picture, in pixels, judged before it is decoded", most=10**9)
+    max_images: int = _setting(32, "most pictures in one request", most=1000)
+    max_beam_size: int = _setting(20, "widest beam, and most captions, that a request may ask for", most=1000)
+    max_tokens: int = _setting(200, "longest caption that a request may ask for, in tokens", most=10_000)
 
-    max_batch: int = _setting(16, "most pictures that the network captions at a time")
-    batch_wait_ms: float = _setting(5.0, "milliseconds that a picture waits for others to share its batch", least=0)
-    max_queue: int = _setting(128, "most pictures waiting in one worker; more are refused with 429")
-    deadline_seconds: float = _setting(30.0, "seconds until a request is given up with 504", least=0.001)
+    max_batch: int = _setting(16, "most pictures that the network captions at a time", most=1024)
+    batch_wait_ms: float = _setting(
+        5.0, "milliseconds that a picture waits for others to share its batch", least=0, most=60_000
+    )
+    max_queue: int = _setting(128, "most pictures waiting in one worker; more are refused with 429", most=10_000)
+    deadline_seconds: float = _setting(30.0, "seconds until a request is given up with 504", least=0.001, most=DAY)
     receive_seconds: float = _setting(
-        30.0, "seconds that a client may take to send a request, a third of them for its head", least=0.001
+        30.0, "seconds that a client may take to send a request, a third of them for its head", least=0.001, most=DAY
     )
     max_connections: int = _setting(1000, "most open connections of one worker")
     drain_seconds: float = _setting(
-        1.0, "seconds between the signal to stop and refusing connections, for a load balancer to notice", least=0
+        1.0,
+        "seconds between the signal to stop and refusing connections, for a load balancer to notice",
+        least=0,
+        most=DAY,
     )
 
     api_keys: tuple[str, ...] = _setting(
@@ -105,7 +120,7 @@ class ServiceConfig(Config):
     )
     requests_per_minute: int = _setting(0, "most requests of one client address in a minute; 0: no limit", least=0)
     trusted_proxies: int = _setting(
-        0, "proxies in front whose X-Forwarded-For tells the client's address; 0 believes nobody", least=0
+        0, "proxies in front whose X-Forwarded-For tells the client's address; 0 believes nobody", least=0, most=100
     )
     log_format: str = _setting(
         "auto", "text, json, or auto: text on a terminal, else json", choices=("auto", "text", "json")
@@ -163,6 +178,13 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def misspelt(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that are no setting but look like one, and the variable that each may stand for."""
+    known = [variable(field.name) for field in dataclasses.fields(ServiceConfig)]
+    others = [name for name in environment if name.startswith(PREFIX) and name not in known]
+    return {name: meant for name in others for meant in difflib.get_close_matches(name, known, 1, CLOSE)}
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; those of lists may be repeated."""
     group = parser.add_argument_group("settings", f"Each may be a variable instead: {variable('max_bytes')}=1000000")
@@ -202,8 +224,8 @@ def _check(field: dataclasses.Field[Any], value: Any, source: str) -> None:
         require(value in rules["choices"], f"{source} must be {' or '.join(rules['choices'])}, not {value!r}")
     elif isinstance(value, int | float):
         require(
-            math.isfinite(value) and value >= rules["least"],
-            f"{source} must be a number of at least {rules['least']}, not {value}",
+            rules["least"] <= value <= rules["most"],  # false for what is no number
+            f"{source} must be a number from {rules['least']} to {rules['most']}, not {value}",
         )
     if rules["check"]:
         rules["check"](source, value)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from service.incoming import Incoming
+from service.outbox import SEND_SECONDS, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Connection:
         began: when its first byte came, by ``time.monotonic``; 0 before.
         arrived: when all of it was here, likewise.
         until: when our patience with it ends, likewise; infinity while a request is in hand.
+        outbox: the reply on its way to the client.
         size: bytes that its request holds in memory.
     """
 
@@ -48,6 +50,7 @@ class Connection:
         self.sock, self.client, self.server, self.incoming = sock, client, server, incoming
         self.began = self.arrived = 0.0
         self.until = float("inf")
+        self.outbox = Outbox(sock)
         self.size = 0
 
     @property
@@ -125,13 +128,12 @@ class ConnectionLoop:
         """Close the door behind all who have knocked; who has not asked anything yet may still do so, but soon."""
         for listener in self._listeners:
             self._selector.unregister(listener)
-            listener.listen(0)  # who knocks now should better be refused than be let in by the kernel alone
             while self._accept(listener):
                 pass
             listener.close()
         self._listeners.clear()
         for connection in self._connections:
-            if not connection.began:
+            if not connection.began and not connection.outbox:
                 connection.until = min(connection.until, time.monotonic() + LAST_SECONDS)
 
     def turn(self, seconds: float) -> None:
@@ -229,7 +231,7 @@ class ConnectionLoop:
         elif incoming.has_head and not had_head:
             connection.until = connection.began + self._seconds
             if incoming.expects:
-                self._send(connection, CONTINUE)
+                connection.outbox.sendall(CONTINUE)
 
     def _hand_on(self, connection: Connection) -> None:
         self._selector.unregister(connection.sock)
@@ -246,32 +248,50 @@ class ConnectionLoop:
             os.write(self._write_end, b".")
 
     def _answered(self, connection: Connection, rest: bytes, answered: Future[bool]) -> None:
-        """Wait for another request, or part."""
+        """Send what is left of the reply."""
         self._release(connection)
-        if answered.cancelled() or not answered.result():
+        connection.began = 0.0
+        keep = not answered.cancelled() and answered.result()
+        if connection.outbox:
+            connection.until = time.monotonic() + SEND_SECONDS
+            sent = partial(self._flush, connection, rest, keep)
+            self._selector.register(connection.sock, selectors.EVENT_WRITE, sent)
+        else:
+            self._go_on(connection, rest, keep)
+
+    def _flush(self, connection: Connection, rest: bytes, keep: bool) -> None:
+        if connection not in self._connections:
+            return
+        try:
+            connection.outbox.flush()
+        except OSError:
+            self._close(connection)
+            return
+        if not connection.outbox:
+            self._selector.unregister(connection.sock)
+            self._go_on(connection, rest, keep)
+
+    def _go_on(self, connection: Connection, rest: bytes, keep: bool) -> None:
+        """Wait for another request, or part."""
+        if not keep:
             self._linger(connection)
             return
-        connection.began, connection.incoming = 0.0, Incoming(self._max_body)
-        connection.sock.setblocking(False)
+        connection.incoming = Incoming(self._max_body)
         self._await(connection, KEEP_SECONDS)
         if rest:
             self._take(connection, rest)
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         self._selector.unregister(connection.sock)
-        self._send(connection, self._refusal(connection, refusal))
+        with suppress(OSError):  # its client has gone
+            connection.outbox.sendall(self._refusal(connection, refusal))
         self._release(connection)
         self._linger(connection)
-
-    def _send(self, connection: Connection, data: bytes) -> None:
-        with suppress(OSError):  # its client does not read, or has gone
-            connection.sock.send(data)
 
     def _linger(self, connection: Connection) -> None:
         """Close our half; the rest when the client has read the reply, which bytes unread here would destroy."""
         connection.began = 0.0
         try:
-            connection.sock.setblocking(False)
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._connections.discard(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,11 +18,17 @@ from werkzeug.formparser import FormDataParser
 from service.config import ServiceConfig
 from service.errors import RequestError
 
+# What Pillow decodes in C. QOI, DDS, BLP, plain PPM and others it decodes in Python, where four uploads of 16 MiB would
+# stop everybody for a minute; and icons before anyone can look at their size. MPO is read as the JPEG it starts with.
+SERVED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+
 CHUNK = 64 * 1024
 MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
-MAX_FIELD_BYTES = 64 * 1024
+MAX_FIELD_BYTES = 64 * 1024  # of all texts of a form together
+MAX_HEAD_BYTES = 512 * 1024  # of all its parts together: werkzeug reads their lines in Python
 MAX_JSON_MARKS = 500_000  # brackets, commas and colons; a text of 200,000 phones to speak needs as many commas
 MAX_JSON_DEPTH = 32
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")  # ends the head of a part
 MAX_PARTS = 1000  # far above any sensible request: what is counted exactly are images
 
 
@@ -190,21 +197,29 @@ def _from_multipart(body: bytes) -> Upload:
     boundary = body[: MAX_BOUNDARY + 4].split(b"\n", 1)[0].rstrip()[2:]
     parser = FormDataParser(
         stream_factory=lambda *_, **__: BytesIO(),  # the whole body is in memory already
-        max_form_memory_size=MAX_FIELD_BYTES,
+        max_form_memory_size=None,  # bounds werkzeug's buffer too, which a file fills as its bytes happen to fall
         max_form_parts=MAX_PARTS,
         silent=False,
     )
+    too_large = RequestError(
+        "The form has too many parts, or too long a text or head; send images as files: curl -F image=@photo.jpg",
+        code="body_too_large",
+    )
+    heads = (BLANK_LINE.split(part, 1)[0] for part in body.split(b"--" + boundary, MAX_PARTS + 1))
+    if sum(map(len, heads)) > MAX_HEAD_BYTES:
+        raise too_large
     try:
         _, form, files = parser.parse(
             BytesIO(body), "multipart/form-data", len(body), {"boundary": boundary.decode("ascii")}
         )
     except RequestEntityTooLarge as error:
-        message = "The form has too many parts or too long a text; send images as files: curl -F image=@photo.jpg"
-        raise RequestError(message, code="body_too_large") from error
+        raise too_large from error
     except ValueError as error:
         raise RequestError(
             "The body starts like a multipart form but is not a complete one", code="bad_multipart"
         ) from error
+    if sum(len(text.encode()) for _, text in form.items(multi=True)) > MAX_FIELD_BYTES:
+        raise too_large
     images = tuple(part.read() for part in files.getlist("image"))
     if not images:
         raise RequestError("The form has no file named image; send one with curl -F image=@photo.jpg")

@@ -9,11 +9,7 @@ from collections.abc import Sequence
 from flask import Flask, request
 
 from service.errors import AccessError
-from service.observing import HEALTH
-
-# What a browser, a load balancer or a reader of the documentation needs before there is a key.
-OPEN = ("/", "/docs", "/openapi.json", "/static/<path:filename>", *HEALTH)
-SAFE = ("GET", "HEAD", "OPTIONS")  # a POST to / is a caption
+from service.observing import current_is_open
 
 
 def register(app: Flask, keys: Sequence[str]) -> None:
@@ -22,8 +18,7 @@ def register(app: Flask, keys: Sequence[str]) -> None:
 
     @app.before_request
     def check() -> None:
-        route = request.url_rule.rule if request.url_rule else None
-        if not digests or (route in OPEN and request.method in SAFE):
+        if not digests or current_is_open():
             return
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         given = [request.headers.get("X-API-Key", "")]

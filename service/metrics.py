@@ -51,7 +51,10 @@ class Metrics:
             registry=registry,
         )
         self._queue_images = Gauge(
-            "captioner_queue_images", "Images waiting for the network.", registry=registry, multiprocess_mode="livesum"
+            "captioner_queue_images",
+            "Images in hand: being decoded, waiting, or captioned.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
 
     def observe_request(self, method: str, route: str, status: int, seconds: float, refusal: str | None) -> None:
@@ -80,7 +83,7 @@ class Metrics:
         self._batch_images.labels(model).observe(images)
 
     def set_queue_depth(self, images: int) -> None:
-        """Tell how many images are waiting in this worker."""
+        """Tell how many images this worker has in hand: being decoded, waiting, or captioned."""
         self._queue_images.set(images)
 
     def expose(self, accept: str) -> tuple[bytes, str]:

@@ -111,7 +111,9 @@ class ModelRegistry:
             return next(iter(self))
         if name not in self._models:
             served = ", ".join(self._models)
-            raise ModelError(f"There is no model {reprlib.repr(name)} here; there is {served}", code="model_not_found")
+            raise ModelError(
+                f"There is no model {reprlib.repr(name)}; the models here are {served}", code="model_not_found"
+            )
         return self._models[name]
 
     def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:

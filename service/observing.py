@@ -21,6 +21,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Others would be labels without number.
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 HEALTH = ("/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+# What a browser, a load balancer or a reader of the documentation needs before there is a key.
+OPEN = ("/", "/docs", "/openapi.json", "/static/<path:filename>", *HEALTH)
+SAFE = ("GET", "HEAD", "OPTIONS")  # a POST to / is a caption
 QUIET = (*HEALTH, "/metrics")  # asked every few seconds by machines
 
 
@@ -47,6 +50,16 @@ def register(app: Flask, metrics: Metrics) -> None:
         }
         log.log(logging.DEBUG if route in QUIET else logging.INFO, "request", extra={"fields": fields})
         return response
+
+
+def is_open(method: str, route: str | None) -> bool:
+    """Whether a request needs no key and counts for no limit."""
+    return route in OPEN and method in SAFE
+
+
+def current_is_open() -> bool:
+    """:func:`is_open` of the current request."""
+    return is_open(request.method, request.url_rule.rule if request.url_rule else None)
 
 
 def client_address() -> str:

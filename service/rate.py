@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from flask import Flask, request
+from flask import Flask
 
 from service.errors import AccessError
-from service.observing import HEALTH, client_address
+from service.observing import client_address, current_is_open
 
 SLOTS = 2**20  # two addresses share one now and then; 8 MiB, of which only what is used exists
 BYTES = 8  # of a double
@@ -64,11 +64,11 @@ class RateLimit:
 
 
 def register(app: Flask, limit: RateLimit) -> None:
-    """Hold every client of ``app`` to ``limit``; probes of health are free."""
+    """Hold every client of ``app`` to ``limit``; what is open without a key is free."""
 
     @app.before_request
     def check() -> None:
-        if request.url_rule and request.url_rule.rule in HEALTH:
+        if current_is_open():
             return
         wait = limit.wait(network(client_address()))
         if wait:

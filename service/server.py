@@ -23,7 +23,7 @@ from captioner.errors import OptionError
 from service import logs, metrics
 from service.app import create_app
 from service.census import Census
-from service.config import ServiceConfig
+from service.config import ServiceConfig, misspelt
 from service.cores import usable_cores
 from service.models import find_models
 from service.rate import RateLimit
@@ -101,12 +101,15 @@ def run(
         config = config.replace(models=tuple(models))
     if not config.torch_threads:
         config = config.replace(torch_threads=max(1, usable_cores() // workers))
-    find_models(config.models)  # a mistake here should stop the start, not every worker
+    found = find_models(config.models)  # a mistake here should stop the start, not every worker
     if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already
         _check_address(host, port)
     _tune_malloc()
     logs.configure(config)
-    log.info("Serving with %s", config.describe())
+    for name, meant in misspelt().items():
+        log.warning("%s is no setting and changes nothing; is %s meant?", name, meant)
+    served = config.models or tuple(model.info.name for model in found)
+    log.info("Serving with %s", config.replace(models=served).describe())
     Server(
         config,
         {

@@ -26,7 +26,6 @@ from service.config import ServiceConfig
 from service.connections import Connection, ConnectionLoop, Refusal
 from service.errors import RETRY_AFTER_SECONDS
 
-SEND_SECONDS = 20  # for one part of a reply
 PIECE = 8192  # bytes of a request that the parser is given at a time: for each chunk it copies what it has been given
 TICK = 0.5  # seconds between two looks at the clock
 SPARE_FILES = 256  # besides connections
@@ -107,13 +106,14 @@ class BufferingWorker(Worker):  # type: ignore[misc]
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> bytes:
         self._lifecycle.count_refusal(refusal.code)
-        self.log.info("Refused a request of %s with %s: %s", connection.host, refusal.status, refusal.sentence)
-        return _reply(refusal)
+        request_id = os.urandom(16).hex()
+        told = (connection.host, refusal.status, request_id, refusal.sentence)
+        self.log.info("Refused a request of %s with %s, request %s: %s", *told)
+        return _reply(refusal, request_id)
 
     def _answer(self, connection: Connection, data: bytes) -> bool:
         """Run the application and send its reply; returns whether the connection can be used again."""
-        sock = connection.sock
-        sock.settimeout(SEND_SECONDS)
+        outbox = connection.outbox
         try:
             try:
                 pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
@@ -121,20 +121,18 @@ class BufferingWorker(Worker):  # type: ignore[misc]
             except (ParseException, NoMoreData) as error:
                 status = {LimitRequestLine: 414, LimitRequestHeaders: 431}.get(type(error), 400)
                 sentence = f"This is no HTTP request as it should be: {error}"
-                sock.sendall(self._refuse(connection, Refusal(status, "bad_request", sentence)))
+                outbox.sendall(self._refuse(connection, Refusal(status, "bad_request", sentence)))
                 return False
-            response, environment = create(message, sock, connection.client, connection.server, self.cfg)
+            response, environment = create(message, outbox, connection.client, connection.server, self.cfg)
+            environment["gunicorn.socket"] = connection.sock
             environment["wsgi.multithread"] = True
             environment[BEGAN], environment[ARRIVED] = connection.began, connection.arrived
             if self._draining:
                 response.force_close()
             parts = self.wsgi(environment, response.start_response)
             try:
-                if isinstance(parts, environment["wsgi.file_wrapper"]):
-                    response.write_file(parts)
-                else:
-                    for part in parts:
-                        response.write(part)
+                for part in parts:
+                    response.write(part)
                 response.close()
             finally:
                 if hasattr(parts, "close"):
@@ -147,14 +145,14 @@ class BufferingWorker(Worker):  # type: ignore[misc]
         return False
 
 
-def _reply(refusal: Refusal) -> bytes:
+def _reply(refusal: Refusal, request_id: str) -> bytes:
     """A reply in the service's shape, for what never reaches the application."""
-    fields = {"error": refusal.sentence, "code": refusal.code, "request_id": os.urandom(16).hex()}
+    fields = {"error": refusal.sentence, "code": refusal.code, "request_id": request_id}
     body = json.dumps(fields, ensure_ascii=False).encode()
     retry = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n" if refusal.code == "busy" else ""
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nX-Request-ID: {fields['request_id']}\r\n"
+        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nX-Request-ID: {request_id}\r\n"
         f"{retry}Connection: close\r\n\r\n"
     )
     return head.encode("ascii") + body

@@ -7,8 +7,7 @@ from typing import Any
 from captioner import __version__
 from service.captioning import Captioning
 from service.config import ServiceConfig
-from service.keys import OPEN, SAFE
-from service.observing import HEALTH, QUIET
+from service.observing import QUIET, is_open
 from service.openapi import captions, chat_completions, huggingface, ibm_max, inference_protocol, ollama, running
 from service.openapi.operation import Operation
 from service.openapi.schema import of
@@ -43,7 +42,10 @@ def describe(captioning: Captioning, root: str) -> dict[str, Any]:
             "title": "captioner",
             "version": __version__,
             "description": "Give it a picture, get a sentence. What a body is, its first bytes tell: a Content-Type "
-            "may be missing or wrong. Every failure is JSON: error, a plain sentence, and code, a word for programs.",
+            "may be missing or wrong. Every failure is JSON: error, a plain sentence, and code, a word for programs. "
+            "Any path may answer before it has read a request: 400, 414 or 431 bad_request where it is no proper HTTP, "
+            "408 request_timeout where it comes too slowly, 413 body_too_large, 431 head_too_large, and 503 busy where "
+            "too much comes at once.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": root.rstrip("/")}],
@@ -68,8 +70,9 @@ def _codes(operation: Operation, config: ServiceConfig) -> set[str]:
     codes = {*operation.errors, "bad_request", "internal_error"}
     if operation.path not in QUIET:
         codes.add("draining")
-    if config.requests_per_minute and operation.path not in HEALTH:
-        codes.add("rate_limited")
-    if config.api_keys and not (operation.path in OPEN and operation.method.upper() in SAFE):
-        codes.add("unauthorized")
+    if not is_open(operation.method.upper(), operation.path):
+        if config.requests_per_minute:
+            codes.add("rate_limited")
+        if config.api_keys:
+            codes.add("unauthorized")
     return codes

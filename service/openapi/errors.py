@@ -16,10 +16,12 @@ MEANINGS = {
     "model_not_found": "No model of this name is served; GET /v1/models lists them.",
     "not_found": "There is nothing at this path.",
     "method_not_allowed": "The path takes another method; the header Allow names it.",
+    "request_timeout": "The request came too slowly; send it again.",
+    "head_too_large": "The head of the request has too many or too long lines.",
     "body_too_large": "The body, or one text in it, is over the limit.",
     "image_too_large": "The picture has too many pixels; make it smaller.",
     "too_many_images": "There are more images than one request may have; send several requests.",
-    "not_an_image": "The bytes are of no known image format.",
+    "not_an_image": "The bytes are of no image format that is taken here; the sentence names those.",
     "image_broken": "The image is of a known format but damaged or cut off.",
     "busy": "Too much is waiting already; try again after the seconds in Retry-After.",
     "rate_limited": "This address sent too many requests; try again after the seconds in Retry-After.",
@@ -33,6 +35,7 @@ MEANINGS = {
     "deadline": "The caption was not ready in time; try again when there is less to do.",
 }
 
+OF_HTTP = {"not_found": 404, "method_not_allowed": 405, "request_timeout": 408, "head_too_large": 431}
 JSON_BODY = ("bad_request", "empty_body", "bad_json", "body_too_large")
 BODY = (*JSON_BODY, "bad_multipart")
 IMAGE = ("bad_base64", "url_refused", "image_too_large", "too_many_images", "not_an_image", "image_broken")
@@ -45,4 +48,4 @@ SPEAKING = ("bad_option", "busy", "speech_failed", "missing_dependency")
 
 def status(code: str) -> int:
     """The HTTP status that goes with an error code."""
-    return {"not_found": 404, "method_not_allowed": 405, **STATUS}.get(code, 500)
+    return {**OF_HTTP, **STATUS}.get(code, 500)

@@ -72,7 +72,7 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
 def _section(method: str, path: str, told: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Section:
     responses = told["responses"]
     parameters = [
-        Field(one["name"], kind(one["schema"]), one.get("required", False), one["description"])
+        Field(one["name"], kind(one["schema"]), "always" if one.get("required") else "", one["description"])
         for one in told.get("parameters", ())
     ]
     options = {row.name for row in parameters}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 Schema = dict[str, Any]
@@ -17,13 +17,13 @@ class Field(NamedTuple):
     Attributes:
         name: with its path: ``results[].captions[].text``.
         kind: its type and range.
-        required: whether it is always there.
+        presence: "always", "either" if it is one of several that stand for each other, or "".
         description: what it means.
     """
 
     name: str
     kind: str
-    required: bool
+    presence: str
     description: str
 
 
@@ -78,16 +78,29 @@ def example(schema: Schema, components: Mapping[str, Schema]) -> Any:
     raise ValueError(f"an example is missing in {schema}")
 
 
-def fields(schema: Schema, components: Mapping[str, Schema], path: str = "") -> Iterator[Field]:
-    """The fields of an object, or of the objects of a list, and those within them."""
+def fields(
+    schema: Schema, components: Mapping[str, Schema], path: str = "", shared: Collection[str] | None = None
+) -> Iterator[Field]:
+    """The fields of an object, or of the objects of a list, and those within them.
+
+    Args:
+        schema: of what.
+        components: what it may refer to.
+        path: before the names.
+        shared: where it is one of several alternatives, what all of them require.
+    """
     schema = resolve(schema, components)
-    for branch in schema.get("oneOf", ()):
-        yield from fields(branch, components, path)
+    branches = [resolve(branch, components) for branch in schema.get("oneOf", ())]
+    for branch in branches:
+        required = (set(other.get("required", ())) for other in branches)
+        yield from fields(branch, components, path, set.intersection(*required))
     if "items" in schema:
         yield from fields(schema["items"], components, path + "[]")
     for name, inner in schema.get("properties", {}).items():
         field, where = resolve(inner, components), f"{path}.{name}" if path else name
-        yield Field(where, kind(field), name in schema.get("required", ()), field.get("description", ""))
+        always = "always" if shared is None or name in shared else "either"
+        presence = always if name in schema.get("required", ()) else ""
+        yield Field(where, kind(field), presence, field.get("description", ""))
         yield from fields(field, components, where)
 
 

@@ -313,6 +313,41 @@ def test_formats_that_need_outside_help_are_refused(data: bytes) -> None:
     assert caught.value.code == "not_an_image"
 
 
+SOME = ("JPEG", "PNG", "BMP", "TIFF")
+
+
+@pytest.mark.parametrize("format_", sorted(set(FORMATS) - {"DIB"}))
+def test_only_the_formats_that_are_asked_for_are_taken(format_: str, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(SAMPLES[format_])
+    for source in (SAMPLES[format_], io.BytesIO(SAMPLES[format_]), tmp_path / "picture"):
+        if format_ in SOME:
+            assert open_image(source, formats=SOME).size == (32, 32)
+            continue
+        with pytest.raises(ImageError, match="use one of JPEG, PNG, BMP, TIFF") as caught:
+            open_image(source, formats=SOME)
+        assert caught.value.code == "not_an_image"
+
+
+def test_a_jpeg_of_several_pictures_is_one() -> None:
+    data = encode(noise(), "MPO", save_all=True, append_images=[noise()])
+    assert open_image(data, formats=["JPEG"]).size == (32, 32)
+
+
+def run_length_bitmap(width: int, height: int) -> bytes:
+    """A BMP of one pixel a row, which says of each row that the rest of it is empty."""
+    rows = b"\1\1\0\0" * height
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0) + bytes(1024)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
+
+
+def test_what_python_would_decode_is_refused_with_the_formats() -> None:
+    data = run_length_bitmap(40, 30)
+    assert open_image(data).size == (40, 30)
+    with pytest.raises(ImageError, match="a BMP image of a kind") as caught:
+        open_image(run_length_bitmap(1_000_000, 50), formats=SOME)  # 1 kB of it would take seconds
+    assert caught.value.code == "not_an_image"
+
+
 @pytest.mark.parametrize("source", [7, None, ["dog.jpg"], io.StringIO("a letter")])
 def test_what_is_no_source_is_refused(source: object) -> None:
     with pytest.raises(ImageError) as caught:
@@ -437,3 +472,5 @@ def test_load_pixels_is_the_two_together() -> None:
     np.testing.assert_array_equal(load_pixels(SAMPLES["PNG"], config), to_array(noise(), config))
     with pytest.raises(ImageError, match="too large"):
         load_pixels(SAMPLES["PNG"], config, max_pixels=10)
+    with pytest.raises(ImageError, match="use one of GIF"):
+        load_pixels(SAMPLES["PNG"], config, formats=["GIF"])

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import ollama
 import openai
 import pytest
 import requests
 from flask import Flask
 from huggingface_hub import InferenceClient
+from PIL import Image
 
 from captioner import Captioner
 from service.app import create_app
@@ -58,6 +60,26 @@ def test_curl(address: str, loaded: Captioner, photo: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         (result,) = json.loads(done.stdout)["results"]
         assert result["captions"][0]["text"] == loaded(photo).text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+class TestALargePhoto:
+    @pytest.fixture
+    def app(self, loaded: Captioner) -> Flask:
+        return create_app(ServiceConfig(), [loaded])
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_in_a_form(self, address: str, loaded: Captioner, tmp_path: Path, seed: int) -> None:
+        photo = tmp_path / "photo.jpg"
+        pixels = np.random.default_rng(seed).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photo, "JPEG", quality=75)
+        assert photo.stat().st_size > 500_000
+        command = ["curl", "-sS", "--max-time", "30", "-F", f"image=@{photo}", f"{address}/v1/caption"]
+        replies = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout)]
+        with photo.open("rb") as file:
+            replies.append(requests.post(f"{address}/v1/caption", files={"image": file}, timeout=30).json())
+        for reply in replies:
+            assert reply["results"][0]["captions"][0]["text"] == loaded(photo).text
 
 
 def test_forms(address: str, loaded: Captioner, jpeg: bytes, png: bytes) -> None:
@@ -132,7 +154,7 @@ class TestOpenAI:
         with pytest.raises(openai.UnprocessableEntityError, match="the image is damaged") as caught:
             self.ask(client, loaded, jpeg[:-100])
         assert caught.value.code == "image_broken"
-        with pytest.raises(openai.NotFoundError, match="There is no model 'gpt'"):
+        with pytest.raises(openai.NotFoundError, match="There is no model 'gpt'; the models here are tiny"):
             self.ask(client, loaded, jpeg, model="gpt")
         with pytest.raises(openai.BadRequestError, match="brings no image"):
             client.chat.completions.create(model=loaded.name, messages=[{"role": "user", "content": "Hello"}])

@@ -65,6 +65,20 @@ def test_the_fields_of_objects_in_lists_have_their_path(client: FlaskClient) -> 
         assert f"<dt><code>{name}</code>" in page
 
 
+def test_alternatives_are_not_called_required(client: FlaskClient) -> None:
+    page = read(client)
+    for name, presence in {
+        "image": "text, either",
+        "images": "list, either",
+        "phones": "list, either",
+        "results[].captions": "list, either",
+        "results[].error": "text, either",
+        "results[].captions[].text": "text, always",
+        "inputs": "list, required",
+    }.items():
+        assert f"<dt><code>{name}</code> <span>{presence}</span></dt>" in page
+
+
 def test_limits_are_told_in_words(loaded: Captioner) -> None:
     page = read(create_app(ServiceConfig(max_beam_size=7), [loaded]).test_client())
     assert "<code>beam_size</code> <span>whole number, 1 to 7</span>" in page

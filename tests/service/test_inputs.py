@@ -3,14 +3,21 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from collections.abc import Callable
 
 import pytest
+from flask import Request
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from PIL import Image
+from urllib3 import encode_multipart_formdata
+from werkzeug.test import EnvironBuilder, TestResponse
 
+from captioner.errors import ImageError
+from captioner.images import open_image
+from service.config import ServiceConfig
 from service.errors import RequestError
-from service.inputs import image_bytes
+from service.inputs import MAX_FIELD_BYTES, MAX_HEAD_BYTES, SERVED_FORMATS, Upload, image_bytes, read_upload
 
 URL = "/v1/caption"
 Refused = Callable[[TestResponse, int, str], str]
@@ -91,6 +98,73 @@ def test_a_form_needs_a_file_named_image(client: FlaskClient, refused: Refused, 
 
 def test_an_image_in_a_text_field_is_told_to_come_as_a_file(client: FlaskClient, refused: Refused) -> None:
     refused(client.post(URL, data={"image": "a" * 70_000}, content_type="multipart/form-data"), 413, "body_too_large")
+
+
+def read_form(*images: bytes, **texts: str) -> Upload:
+    body, _ = encode_multipart_formdata([*texts.items(), *(("image", ("photo.jpg", image)) for image in images)])
+    return read(body)
+
+
+def read(body: bytes) -> Upload:
+    return read_upload(EnvironBuilder(method="POST", data=body).get_request(Request), ServiceConfig())
+
+
+@pytest.mark.parametrize("size", [60_000, 65_535, 65_536, 131_072, 140_000, 300_000, 890_000, 3_000_000])
+def test_files_of_any_size_and_bytes_come_through_a_form(size: int) -> None:
+    for seed in range(5):
+        image = random.Random(seed).randbytes(size - seed)
+        upload = read_form(image, model="words", n_best="2")
+        assert upload.images == (image,)
+        assert upload.fields == {"model": "words", "n_best": "2"}
+
+
+@pytest.mark.parametrize("filler", [b"\r", b"\n", b"\r\n", b"\r\n-", b"\r\n--"])
+def test_files_of_line_ends_come_through_a_form(filler: bytes) -> None:
+    image = filler * 200_000
+    assert read_form(image).images == (image,)
+
+
+def test_many_files_come_through_one_form() -> None:
+    images = [random.Random(seed).randbytes(14_000) for seed in range(33)]
+    assert read_form(*images[:32]).images == tuple(images[:32])
+    with pytest.raises(RequestError) as caught:
+        read_form(*images)
+    assert caught.value.code == "too_many_images"
+
+
+def test_the_texts_of_a_form_have_one_limit_together() -> None:
+    image, half = random.Random(0).randbytes(500_000), "a" * (MAX_FIELD_BYTES // 2)
+    assert read_form(image, one=half, other=half).images == (image,)
+    for texts in ({"one": half, "other": half + "a"}, {"one": "ä" * (len(half) + 1)}, {"one": "a" * 3_000_000}):
+        with pytest.raises(RequestError, match="too long a text") as caught:
+            read_form(image, **texts)
+        assert caught.value.code == "body_too_large"
+
+
+@pytest.mark.parametrize("line", [b"X: y\r\n", b" y\r\n", b"X" * 1000])
+def test_the_heads_of_a_form_have_one_limit_together(line: bytes) -> None:
+    start = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
+    for heads in (1, 10):
+        part = start + line * (MAX_HEAD_BYTES // len(line) // heads + 1) + b"\r\n\r\nabc\r\n"
+        with pytest.raises(RequestError, match="or head") as caught:
+            read(part * heads + b"--b--\r\n")
+        assert caught.value.code == "body_too_large"
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_only_heads_count_as_such(end: bytes) -> None:
+    image = b"x" * (2 * MAX_HEAD_BYTES)
+    lines = [b"--b", b'Content-Disposition: form-data; name="image"; filename="a"', b"", image, b"--b--", b""]
+    assert read(end.join(lines)).images == (image,)
+
+
+@pytest.mark.parametrize("format_", SERVED_FORMATS)
+def test_the_formats_that_are_served_are_those_of_pillow(format_: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, format_)
+    assert open_image(file, formats=SERVED_FORMATS).size == (32, 32)
+    with pytest.raises(ImageError, match=f"use one of .*{format_}"):
+        open_image(b"P3 1 1 255 0 0 0", formats=SERVED_FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,14 @@ def test_every_error_code_is_described(document: dict[str, Any]) -> None:
                 assert int(number) == status(code) == STATUS.get(code, 500)
 
 
+@pytest.mark.parametrize(
+    "refusal", ["408 request_timeout", "413 body_too_large", "431 bad_request", "431 head_too_large"]
+)
+def test_what_the_server_refuses_itself_is_told_once(document: dict[str, Any], refusal: str) -> None:
+    assert refusal in document["info"]["description"]
+    assert refusal.split()[1] in MEANINGS
+
+
 def test_each_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for operation in operations(document).values()]
     assert len(names) == len(set(names))
@@ -120,4 +128,5 @@ def test_keys_and_counted_requests_are_told_where_there_are_any(loaded: Captione
     assert not {"401", "429"} & set(operations(document)["GET /v1/models"]["responses"])
     assert {"401", "429"} <= set(operations(guarded)["GET /v1/models"]["responses"])
     assert "security" not in operations(guarded)["GET /"]
-    assert not {"401", "429"} & set(operations(guarded)["GET /health/live"]["responses"])
+    for free in ("GET /", "GET /docs", "GET /openapi.json", "GET /health/live"):
+        assert not {"401", "429"} & set(operations(guarded)[free]["responses"])

@@ -98,10 +98,18 @@ def test_what_a_client_puts_before_the_proxys_word_does_not_count(limited: Flask
     assert [ask(limited, addresses).status_code for addresses in forged] == [200, 200, 200, 429]
 
 
-def test_health_is_free(limited: FlaskClient) -> None:
-    for path in ("/health/live", "/health/ready", "/v2/health/live"):
-        assert {ask(limited, "192.0.2.3", path).status_code for _ in range(5)} == {200}
-    assert ask(limited, "192.0.2.3").status_code == 200
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/v2/health/live", "/", "/docs", "/openapi.json", "/static/page.js"]
+)
+def test_what_is_open_is_free(limited: FlaskClient, path: str) -> None:
+    for _ in range(5):
+        with ask(limited, "192.0.2.3", path) as response:
+            assert response.status_code == 200
+    assert [ask(limited, "192.0.2.3").status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_a_caption_at_the_front_door_counts(limited: FlaskClient, jpeg: bytes) -> None:
+    assert [limited.post("/", data=jpeg).status_code for _ in range(4)] == [200, 200, 200, 429]
 
 
 def test_keys_cannot_be_tried_without_limit(loaded: Captioner, clock: Clock) -> None:

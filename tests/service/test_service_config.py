@@ -9,7 +9,7 @@ import pytest
 
 from captioner import OptionError
 from captioner.cli import main
-from service.config import ServiceConfig, add_flags, flag, read_flags, variable
+from service.config import ServiceConfig, add_flags, flag, misspelt, read_flags, variable
 
 SETTINGS = dataclasses.fields(ServiceConfig)
 # For each type another value than any default, as text and as it is read.
@@ -67,6 +67,10 @@ def test_an_impossible_value_names_its_variable_or_its_flag(text: str) -> None:
         ("batch_wait_ms", "-1"),
         ("deadline_seconds", "inf"),
         ("deadline_seconds", "0"),
+        ("deadline_seconds", "1e10"),
+        ("receive_seconds", "86401"),
+        ("drain_seconds", "1e10"),
+        ("max_images", "1001"),
         ("receive_seconds", "soon"),
         ("precision", "fp16"),
         ("log_level", "INFO"),
@@ -83,6 +87,34 @@ def test_other_values_are_refused_with_the_reason(name: str, text: str) -> None:
         ServiceConfig.from_environment({variable(name): text})
 
 
+@pytest.mark.parametrize(
+    "field", [field for field in SETTINGS if isinstance(field.default, int | float)], ids=lambda field: field.name
+)
+def test_every_number_has_a_largest_value_that_is_told(field: dataclasses.Field[object]) -> None:
+    most = field.metadata["most"]
+    assert getattr(ServiceConfig(**{"max_queue": 10_000, field.name: most}), field.name) == most
+    with pytest.raises(
+        OptionError, match=rf"^{variable(field.name)} must be a number from [0-9.]+ to {most}, not 1000"
+    ):
+        ServiceConfig(**{field.name: 10**10})
+
+
+def test_a_variable_that_is_nearly_a_setting_is_noticed() -> None:
+    wrong = {"CAPTIONER_MODEL": "words", "CAPTIONER_MAX_BYTE": "1", "CAPTIONER_REQUEST_PER_MINUTE": "1"}
+    assert misspelt({**wrong, "CAPTIONER_MODELS": "words", "MAX_BYTE": "1"}) == {
+        "CAPTIONER_MODEL": "CAPTIONER_MODELS",
+        "CAPTIONER_MAX_BYTE": "CAPTIONER_MAX_BYTES",
+        "CAPTIONER_REQUEST_PER_MINUTE": "CAPTIONER_REQUESTS_PER_MINUTE",
+    }
+
+
+def test_variables_of_kubernetes_are_none_of_ours() -> None:
+    service, port = "CAPTIONER_SERVICE", "CAPTIONER_PORT"
+    of_ports = [f"{port}_8000_TCP{end}" for end in ("", "_PROTO", "_PORT", "_ADDR")]
+    names = [f"{service}_HOST", f"{service}_PORT", f"{service}_PORT_HTTP", port, *of_ports, "CAPTIONER_DATA"]
+    assert misspelt(dict.fromkeys(names, "x")) == {}
+
+
 def test_a_wait_of_nothing_is_allowed() -> None:
     assert ServiceConfig.from_environment({"CAPTIONER_BATCH_WAIT_MS": "0"}).batch_wait_ms == 0
 
@@ -93,10 +125,16 @@ def test_the_queue_takes_at_least_one_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["short", "sixteen letters and spaces", "sechzehn-zeichen-ä", "sixteen-letters\n-and-more"]
+    ("key", "fault"),
+    [
+        ("short", "has 5 characters; it needs at least 16"),
+        ("sixteen letters and spaces", "has a space"),
+        ("sechzehn-zeichen-ä", "not printable ASCII"),
+        ("sixteen-letters\n-and-more", "not printable ASCII"),
+    ],
 )
-def test_a_weak_key_is_refused_and_not_repeated(key: str) -> None:
-    with pytest.raises(OptionError, match="CAPTIONER_API_KEYS: a key") as caught:
+def test_a_weak_key_is_refused_and_not_repeated(key: str, fault: str) -> None:
+    with pytest.raises(OptionError, match=f"CAPTIONER_API_KEYS: a key .*{fault}") as caught:
         ServiceConfig(api_keys=(key,))
     assert key not in str(caught.value)
 
