@@ -69,7 +69,7 @@ class Captioning:
             max_batch=config.max_batch,
             wait=config.batch_wait_ms / 1000,
             metrics=metrics,
-            parallel=config.parallel_batches,
+            parallel=min(config.parallel_batches, self._torch_threads),
             share=self._share_cores,
         )
 

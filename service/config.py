@@ -94,7 +94,7 @@ class ServiceConfig(Config):
 
     max_batch: int = _setting(16, "most pictures that the network captions at a time", most=1024)
     batch_wait_ms: float = _setting(
-        5.0, "milliseconds that a picture waits for others to share its batch", least=0, most=60_000
+        15.0, "milliseconds without another picture until a batch begins, while there is load", least=0, most=60_000
     )
     max_queue: int = _setting(128, "most pictures waiting in one worker; more are refused with 429", most=10_000)
     deadline_seconds: float = _setting(30.0, "seconds until a request is given up with 504", least=0.001, most=DAY)
