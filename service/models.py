@@ -56,7 +56,8 @@ class ServedModel:
             )
             warm_up(loaded)
         except CaptionerError as error:
-            log.error("Model %r could not be loaded: %s", self.info.name, error)  # noqa: TRY400 - its sentence says it all
+            kept = "; the one before goes on serving" if self._loaded else ""
+            log.error("Model %r could not be loaded: %s%s", self.info.name, error, kept)  # noqa: TRY400 - says it all
             self.failure = error
         except Exception as error:
             log.exception("Model %r could not be loaded", self.info.name)

@@ -168,3 +168,9 @@ def test_an_unknown_model_is_not_found(client: FlaskClient, refused: Refused, lo
 
 def test_a_name_of_any_length_is_told_back_in_short(client: FlaskClient, refused: Refused) -> None:
     assert len(refused(client.post(URL, json={"image": "", "model": "x" * 50_000}), 404, "model_not_found")) < 200
+
+
+def test_formats_that_are_slow_to_decode_are_not_served(client: FlaskClient, refused: Refused) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "DDS")  # in pure Python, which would stop all others
+    assert "JPEG" in refused(client.post("/v1/caption", data=file.getvalue()), 415, "not_an_image")
