@@ -21,10 +21,10 @@ FORGED = 'x\n{"level": "info"}\r\x1b[31m\u2028\x85 \ud800'
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """What the requests of a test left in the log."""
     caplog.set_level(logging.INFO, logger="service")
-    caplog.handler.setFormatter(JsonFormatter())
+    monkeypatch.setattr(caplog.handler, "formatter", JsonFormatter())
     return lambda: [json.loads(line) for line in caplog.text.splitlines()]
 
 

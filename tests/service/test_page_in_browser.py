@@ -200,7 +200,7 @@ def test_the_keyboard_alone_does_it_all(browser: Browser, loaded: Captioner, jpe
 
 def test_what_the_service_refuses_is_told_in_its_sentence(browser: Browser) -> None:
     give(browser, "drop", [b"hello"])
-    assert "no known image format" in browser.wait(REFUSED).lower()
+    assert "none of the image formats" in browser.wait(REFUSED).lower()
     assert browser.run("return document.querySelector('#frame').hidden")
     assert browser.text("#caption") == ""
     assert "415" in browser.complaints()[0]
