@@ -28,6 +28,8 @@ from serving import servers
 from serving.load import put_load
 from serving.servers import Server
 
+from service.cores import usable_cores
+
 PICTURES = 24
 BASE = "plain Flask"
 NOTHING = "–"
@@ -85,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def choose_servers(arguments: argparse.Namespace) -> list[Server]:
     """The servers to measure, the one that all are compared with first."""
-    model, cores = arguments.model, count_cores()
+    model, cores = arguments.model, usable_cores()
     offered = {
         "flask": [servers.plain_flask(model, cores)],
         "gunicorn": [servers.gunicorn(model, cores, arguments.gunicorn_threads)],
@@ -120,7 +122,7 @@ def describe(arguments: argparse.Namespace, chosen: list[Server], pictures: list
     threads = [f"{server.name}: {server.torch_threads or 'its own choice'}" for server in chosen]
     size = sum(map(len, pictures)) / len(pictures) / 1024
     return {
-        "machine": f"{processor()}, {count_cores()} cores to use, load {os.getloadavg()[0]:.1f} before the start",
+        "machine": f"{processor()}, {usable_cores()} cores to use, load {os.getloadavg()[0]:.1f} before the start",
         "software": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
         ),
@@ -139,11 +141,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ask(url: str, picture: bytes) -> str:

@@ -25,11 +25,6 @@ class Gate:
         self._inside = 0
         self._lock = threading.Lock()
 
-    @property
-    def inside(self) -> int:
-        """How many are inside."""
-        return self._inside
-
     @contextmanager
     def admit(self, count: int = 1) -> Iterator[None]:
         """Be inside, ``count`` strong.

@@ -41,7 +41,6 @@ class BufferingWorker(Worker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._settings: ServiceConfig = self.app.config
-        self._draining = False
         self._closing_at = float("inf")
 
     def init_signals(self) -> None:
@@ -55,13 +54,16 @@ class BufferingWorker(Worker):  # type: ignore[misc]
         if not self.booted:
             self.alive = False
         elif not self._draining:
-            self._draining = True
             self._lifecycle.drain()
             self._closing_at = time.monotonic() + self._settings.drain_seconds
 
     def _handle_hup(self, _signal: int, _frame: FrameType | None) -> None:
         if self.booted:  # before, there is no application yet, and it will load the models as they are then
             self._lifecycle.load()
+
+    @property
+    def _draining(self) -> bool:
+        return self._closing_at < float("inf")
 
     @property
     def _lifecycle(self) -> Any:

@@ -43,6 +43,16 @@ def model_schema(captioning: Captioning) -> Schema:
     return of("string", f"The model; {names[0]} unless told otherwise.", enum=names)
 
 
+def _within(values: range, about: str, default: int) -> Schema:
+    return of(
+        "integer",
+        f"{about}; {default} unless told otherwise.",
+        minimum=values[0],
+        maximum=values[-1],
+        examples=[default],
+    )
+
+
 ATTENTION = of("boolean", "Whether to add where the model looked for each token of the best caption.")
 VOICE = {
     "voice": of(
@@ -51,18 +61,6 @@ VOICE = {
         examples=[DEFAULT_VOICE.name],
         pattern="^[A-Za-z0-9+_-]{1,40}$",
     ),
-    "rate": of(
-        "integer",
-        f"Words a minute; {DEFAULT_VOICE.rate} unless told otherwise.",
-        minimum=RATES[0],
-        maximum=RATES[-1],
-        examples=[DEFAULT_VOICE.rate],
-    ),
-    "pitch": of(
-        "integer",
-        f"How high the voice is; {DEFAULT_VOICE.pitch} unless told otherwise.",
-        minimum=PITCHES[0],
-        maximum=PITCHES[-1],
-        examples=[DEFAULT_VOICE.pitch],
-    ),
+    "rate": _within(RATES, "Words a minute", DEFAULT_VOICE.rate),
+    "pitch": _within(PITCHES, "How high the voice is", DEFAULT_VOICE.pitch),
 }

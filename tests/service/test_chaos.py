@@ -63,7 +63,7 @@ class Clients:
 
 def test_stopping_under_load_loses_nothing(tiny_model_dir: Path, tmp_path: Path, jpeg: bytes) -> None:
     with serve(tmp_path, tiny_model_dir, workers=2, drain_seconds=0.5) as live:
-        live_until(live, lambda: live.log().count("takes connections") == 2)
+        live_until(live, lambda: live.log().count("is ready") == 2 == live.log().count("takes connections"))
         clients = Clients(live, jpeg)
         with clients.at_work():
             live_until(live, lambda: clients.count()[200] >= 50)
@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(
     tiny_model_dir: Path, tmp_path: Path, jpeg: bytes
 ) -> None:
     with serve(tmp_path, tiny_model_dir, workers=2) as live:
-        live_until(live, lambda: live.log().count("takes connections") == 2)
+        live_until(live, lambda: live.log().count("is ready") == 2 == live.log().count("takes connections"))
         before = live.workers()
         clients = Clients(live, jpeg)
         with clients.at_work():
