@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-speech install-train serve test lint format bench bench-serve audit clean
+.PHONY: help install install-speech install-train serve test lint format bench bench-serve reproduce audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -41,6 +41,24 @@ bench: $(VENV)/installed-dev  ## measure the command and the library on this mac
 
 bench-serve: $(VENV)/installed-bench  ## measure the server under load, beside plain Flask and LitServe
 	$(BIN)/python benchmarks/serve.py
+
+# Every step takes up what it finds of itself, so an interrupted run goes on where it was.
+DATA ?= flickr8k
+RUNS ?= runs
+TRAIN = $(BIN)/python -m training.train --resume
+ENCODER ?= imagenet
+
+reproduce: $(VENV)/installed-train $(VENV)/installed-speech  ## train the bundled model words from nothing (DATA=flickr8k, RUNS=runs, ENCODER=imagenet)
+	$(TRAIN) --recipe words-base --data $(DATA) --output $(RUNS)/words-base --set encoder_weights=$(ENCODER)
+	test -f $(RUNS)/spoken/train.jsonl || \
+		$(BIN)/python -m training.prepare --data $(DATA) --output $(RUNS)/spoken --phones --boundaries
+	$(TRAIN) --recipe phones --data $(RUNS)/spoken --output $(RUNS)/phones --set encoder_weights=$(ENCODER)
+	$(TRAIN) --recipe words-teacher --data $(DATA) --output $(RUNS)/words-teacher-1 \
+		--set encoder_weights=$(RUNS)/words-base/model
+	$(TRAIN) --recipe words-teacher --data $(DATA) --output $(RUNS)/words-teacher-2 \
+		--set encoder_weights=$(RUNS)/phones/model --set seed=12
+	$(TRAIN) --recipe words --data $(DATA) --output $(RUNS)/words --set start=$(RUNS)/words-teacher-1/model \
+		--set 'teachers=["$(RUNS)/words-base/model", "$(RUNS)/words-teacher-1/model", "$(RUNS)/words-teacher-2/model"]'
 
 audit: $(VENV)/audit/bin/pip-audit  ## look up known vulnerabilities of the pinned packages; asks the package index
 	$< --disable-pip --no-deps --requirement requirements-speech.txt --requirement requirements-train.txt

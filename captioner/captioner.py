@@ -29,7 +29,8 @@ class Caption:
         text: readable, as the model's tokeniser joins it; words come in lower case without a full stop.
         tokens: T tokens.
         log_probability: natural logarithm of the whole caption's probability, its end included.
-        score: ``log_probability`` normalised by length; captions of one picture are ranked by it.
+        score: ``log_probability`` normalised by length; captions of one picture are ranked by it, unless the option
+            ``rank`` is ``consensus``.
         token_scores: natural logarithm of each token's probability.
         attention: (T, rows, columns) weights, each token's summing to one: where the model looked.
         model: the model's name.

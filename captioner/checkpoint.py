@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from captioner.config import ImageConfig, ModelConfig
 from captioner.decoding import DecodingOptions
 from captioner.errors import ModelError, OptionError
+from captioner.formats import FORMAT_VERSION, OLDER, upgrade_config, upgrade_weights
 from captioner.tokens import TOKENIZERS, Vocabulary
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from captioner.model import CaptionModel
 
-FORMAT_VERSION = 1
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 BUNDLED = Path(__file__).parent / "models"
 
@@ -91,9 +91,10 @@ class ModelInfo:
         """
         if values.get("format") != "captioner":
             raise ModelError("this is not the config.json of a captioner model", code="model_mismatch")
+        values = upgrade_config(values)
         if values.get("format_version") != FORMAT_VERSION:
             raise ModelError(
-                f"the model has format version {values.get('format_version')!r}, this captioner reads "
+                f"the model has format version {values.get('format_version')!r}, this captioner reads {OLDER} to "
                 f"{FORMAT_VERSION}: install a matching captioner or train the model again",
                 code="model_mismatch",
             )
@@ -122,6 +123,11 @@ class ModelInfo:
 def bundled_models() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG_NAME}"))
+
+
+def is_model(name_or_directory: str | Path) -> bool:
+    """Whether :func:`resolve` finds a model there."""
+    return (Path(name_or_directory) / CONFIG_NAME).is_file() or str(name_or_directory) in bundled_models()
 
 
 def resolve(name_or_directory: str | Path) -> Path:
@@ -191,7 +197,7 @@ def load_model(name_or_directory: str | Path) -> tuple[CaptionModel, ModelInfo]:
     info = read_info(directory)
     path = directory / WEIGHTS_NAME
     try:
-        state = load_file(path)
+        state = upgrade_weights(load_file(path))
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
     try:

@@ -17,13 +17,14 @@ from pathlib import Path
 import captioner
 from captioner.captioner import Result
 from captioner.checkpoint import ModelInfo, bundled_models, read_info
+from captioner.config import ModelConfig
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, open_image
 from captioner.sound import Sound, wav_header, wav_stream
 from service.config import ServiceConfig, add_flags, read_flags
 
 STDIN = "-"
-OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram")
+OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram", "rank")
 READ_AT_ONCE = 10_000  # characters of text to speak
 
 
@@ -66,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
     caption.add_argument("--length-penalty", type=float, metavar="P", help="0 prefers short ones [the model's own]")
     caption.add_argument("--no-repeat-ngram", type=int, metavar="N", help="say no N tokens twice [the model's own]")
+    caption.add_argument("--rank", metavar="BY", help="score, or consensus: what hypotheses share [the model's own]")
     caption.add_argument(
         "--sentence", action="store_true", help="a capital first letter and a full stop; of phones, their words"
     )
@@ -218,8 +220,7 @@ def info_command(arguments: argparse.Namespace) -> int:
         "figures": _figures(info) or "none recorded",
         "pictures": f"{image.width} x {image.height} pixels, {image.fit}",
         "encoder": f"{model.encoder}, grid {model.grid_rows} x {model.grid_columns} x {model.grid_features}",
-        "decoder": f"{model.reader} {model.value_size}, LSTM {model.hidden_size}, attention {model.attention_size}, "
-        f"embedding {model.embedding_size}" + ", input feeding" * model.input_feeding,
+        "decoder": _decoder(model),
         "vocabulary": f"{len(info.vocabulary)} {info.tokenizer}",
         "decoding": ", ".join(f"{name} {value}" for name, value in info.decoding.to_dict().items()),
         "trained on": ", ".join(f"{count} {split}" for split, count in info.provenance.get("images", {}).items()),
@@ -227,6 +228,22 @@ def info_command(arguments: argparse.Namespace) -> int:
     for name, fact in facts.items():
         print(f"{name:12} {fact}")
     return 0
+
+
+def _decoder(model: ModelConfig) -> str:
+    """An architecture behind its grid: what it consists of with the widths, then what it does besides."""
+    attention = f"{model.attention} attention" + f" {model.attention_size}" * (model.attention == "additive")
+    besides = ("gated_context", "input_feeding", "sentinel", "tied_output")
+    return ", ".join(
+        [
+            f"reader {model.reader} {model.value_size}",
+            f"{model.layers} x {model.cell} {model.hidden_size}",
+            "no attention" if model.attention == "none" else f"{attention} {model.attend} the cells",
+            f"image at {model.image_input.replace('both', 'start and steps')}",
+            f"embedding {model.embedding_size}",
+            *(name.replace("_", " ") for name in besides if getattr(model, name)),
+        ]
+    )
 
 
 def _figures(info: ModelInfo) -> str:

@@ -14,7 +14,14 @@ from captioner.errors import ModelError, OptionError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-READERS = {"projection": 1, "pyramid": 4}  # by name: how many positions of the grid a reader makes one
+READERS = {"none": 1, "bilstm": 1, "pyramid": 4}  # by name: how many positions of the grid a reader makes one
+CHOICES = {
+    "reader": tuple(READERS),
+    "cell": ("lstm", "gru", "rnn"),
+    "attention": ("additive", "dot", "general", "none"),
+    "attend": ("before", "after"),
+    "image_input": ("start", "steps", "both"),
+}
 
 
 class Config:
@@ -94,16 +101,25 @@ class ModelConfig(Config):
 
     Attributes:
         encoder: a torchvision backbone by name, see :data:`captioner.encoder.BACKBONES`.
-        grid_node: the backbone's module that yields the grid; empty for the backbone's default.
+        grid_node: the backbone's module that yields the grid; empty for the backbone's default. Several, joined by
+            ``+``, make one grid of the finest one's positions with the features of all.
         grid_rows, grid_columns, grid_features: the grid that the encoder yields for the model's image size.
         vocabulary_size: V, special tokens included.
         value_size, attention_size, embedding_size, hidden_size: widths of the grid as the decoder reads it, of the
-            attention space, the token embedding and the LSTM.
+            space in which an additive attention compares, the token embedding and each layer of cells.
         output_size: width of the vector that the output layer reads; 0 for the embedding's, as a tied one needs.
-        reader: how the decoder reads the grid: ``projection`` maps each position by itself; ``pyramid`` runs
-            bidirectional LSTMs over them, row by row, and makes four neighbours one.
-        input_feeding: attend with the state after the token in place of the one before it, and feed what the output
-            layer read to the next step (Luong et al. 2015, section 3.3).
+        reader: how the decoder reads the grid: ``none`` projects each position by itself; ``bilstm`` runs a
+            bidirectional LSTM over them, row by row; ``pyramid`` runs three and makes four neighbours one.
+        cell: of the decoder: ``lstm``, ``gru`` or ``rnn`` (Elman's).
+        layers: of cells, one upon the other; the last is what attends and speaks.
+        attention: how positions are scored: ``additive`` (Bahdanau et al. 2015), ``general`` or ``dot`` (Luong et al.
+            2015); or ``none`` (Vinyals et al. 2015).
+        attend: ``before`` the cells, with the state of the step before, whose context they read (Xu et al. 2015); or
+            ``after`` them, with the state of this step, on the way to the output layer (Luong et al. 2015, section 3).
+        input_feeding: feed what the output layer read to the next step's cells (Luong et al. 2015, section 3.3).
+        sentinel: one more place to attend to, what the decoder knows without the image (Lu et al. 2017).
+        image_input: where the mean of the grid enters: as the state at the ``start``, beside the token at all
+            ``steps``, or ``both``.
         gated_context: scale the context vector by a learned gate (Show, Attend and Tell, section 4.2.1).
         tied_output: the output layer shares the embedding's matrix (Press and Wolf 2017).
         dropout: probability, on the grid as read (after each layer of a pyramid), on the embedding and before the
@@ -121,8 +137,14 @@ class ModelConfig(Config):
     embedding_size: int = 512
     hidden_size: int = 512
     output_size: int = 0
-    reader: str = "projection"
+    reader: str = "none"
+    cell: str = "lstm"
+    layers: int = 1
+    attention: str = "additive"
+    attend: str = "before"
     input_feeding: bool = False
+    sentinel: bool = False
+    image_input: str = "start"
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5
@@ -141,21 +163,48 @@ class ModelConfig(Config):
             f"ModelConfig.output_size is {self.output_size}, but a tied output layer reads the embedding's "
             f"{self.embedding_size}: set tied_output to false or output_size to 0",
         )
-        require(self.reader in READERS, f"ModelConfig.reader must be one of {', '.join(READERS)}, not {self.reader!r}")
+        for name in _FLAGS:
+            require(isinstance(getattr(self, name), bool), f"ModelConfig.{name} must be true or false")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            require(value in choices, f"ModelConfig.{name} must be one of {', '.join(choices)}, not {value!r}")
         require(
             self.grid_rows * self.grid_columns % READERS[self.reader] == 0,
             f"ModelConfig.reader: a {self.reader} makes {READERS[self.reader]} positions one, and a grid of "
             f"{self.grid_rows} x {self.grid_columns} is no multiple of that: choose another grid_node or picture size",
         )
         require(
-            self.reader != "pyramid" or self.value_size % 2 == 0,
-            "ModelConfig.value_size must be even for a pyramid: each of two directions gives half of it",
+            self.reader == "none" or self.value_size % 2 == 0,
+            f"ModelConfig.value_size must be even for a {self.reader}: each of two directions gives half of it",
+        )
+        attends, after = self.attention != "none", self.attend == "after"
+        for name in ("gated_context", "input_feeding", "sentinel"):
+            require(
+                attends or not getattr(self, name),
+                f"ModelConfig.{name} has a meaning only with an attention: set it to false or choose an attention",
+            )
+        require(
+            attends or not after,
+            'ModelConfig.attend has a meaning only with an attention: leave it "before" or choose an attention',
+        )
+        for name in ("input_feeding", "sentinel"):
+            require(after or not getattr(self, name), f'ModelConfig.{name} needs attend = "after"')
+        require(
+            self.attention != "dot" or self.value_size == self.hidden_size,
+            f"ModelConfig.attention: a dot product needs equal widths, but value_size is {self.value_size} and "
+            f'hidden_size {self.hidden_size}: make them equal or choose "general"',
+        )
+        require(
+            not self.sentinel or (self.cell == "lstm" and self.value_size == self.hidden_size),
+            "ModelConfig.sentinel reads an LSTM's memory cell in place of a value of the grid: it needs "
+            'cell = "lstm" and value_size equal to hidden_size',
         )
 
 
 _SIZES = (
-    "value_size",
     "vocabulary_size",
+    "value_size",
+    "layers",
     "embedding_size",
     "hidden_size",
     "attention_size",
@@ -163,3 +212,4 @@ _SIZES = (
     "grid_columns",
     "grid_features",
 )
+_FLAGS = ("input_feeding", "sentinel", "gated_context", "tied_output")

@@ -5,6 +5,7 @@ Shapes: B images, P = rows x columns positions, D features a position.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -53,8 +54,11 @@ def grid_shape(name: str, node: str, height: int, width: int) -> GridShape:
         OptionError: the backbone or node does not exist.
     """
     with torch.device("meta"):
-        grid = GridEncoder(name, node).eval().backbone(torch.empty(1, 3, height, width))
-    return GridShape(rows=grid.shape[2], columns=grid.shape[3], features=grid.shape[1])
+        encoder = GridEncoder(name, node).eval()
+        pixels = torch.empty(1, 3, height, width)
+        finest = encoder.begin(pixels, min(encoder.node.split("+"), key=encoder.place))
+        features = encoder(pixels).shape[-1]
+    return GridShape(rows=finest.shape[2], columns=finest.shape[3], features=features)
 
 
 class GridEncoder(nn.Module):
@@ -63,10 +67,11 @@ class GridEncoder(nn.Module):
     Args:
         name: a key of :data:`BACKBONES`.
         node: the module to read, by torchvision's naming: a stage or one of its blocks; empty for the backbone's
-            default.
+            default. Several, joined by ``+``, make one grid: the finest one's positions, with the features of all.
+            What is coarser is enlarged without smoothing; features stand in the order in which they are computed.
 
     Raises:
-        OptionError: the backbone or its node does not exist.
+        OptionError: the backbone or its node does not exist, or two names mean one module.
     """
 
     def __init__(self, name: str = "mobilenet_v2", node: str = "") -> None:
@@ -77,16 +82,75 @@ class GridEncoder(nn.Module):
             raise OptionError(f"unknown encoder {name!r}; choose one of {', '.join(BACKBONES)}")
         self.name, self.node = name, node or BACKBONES[name]
         backbone = get_model(name, weights=None)
-        nodes = list(_nodes(backbone))
-        if self.node not in nodes:
-            raise OptionError(f"{name} has no node {self.node!r}; it has {', '.join(nodes)}")
-        self.backbone = _cut_after(backbone, self.node)
+        self._places = _places(backbone)
+        nodes = sorted(self.node.split("+"), key=self.place)
+        self._read = [self.place(node) for node in nodes]
+        if len(set(self._read)) < len(nodes):
+            raise OptionError(f"the grid {self.node} of {self.name} names a module twice: name each once")
+        self.last = nodes[-1]
+        self.backbone = _cut_after(backbone, self.last)
         self.train(self.training)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels → (B, P, D), positions row by row."""
-        grid: Tensor = self.backbone(pixels)
-        return grid.flatten(2).transpose(1, 2)
+        return self.finish(pixels)
+
+    def begin(self, pixels: Tensor, node: str) -> Tensor:
+        """(B, 3, H, W) normalised pixels → (B, C, H', W') behind ``node``, for :meth:`finish`.
+
+        Raises:
+            OptionError: there is no such node, or a part of the grid lies before it.
+        """
+        self._next(node)
+        for _, module in self.modules_through(node):
+            pixels = module(pixels)
+        return pixels
+
+    def finish(self, values: Tensor, node: str = "") -> Tensor:
+        """What :meth:`begin` gave for ``node``, or without one the pixels, → (B, P, D).
+
+        Raises:
+            OptionError: there is no such node, or a part of the grid lies before it.
+        """
+        start = self._next(node) if node else 0
+        grids = [values] if start > self._read[0] else []
+        kept = {start, *(place + 1 for place in self._read)}  # what these modules are given is not theirs to change
+        for place, (_, module) in enumerate(_chain(self.backbone)):
+            if place >= start:
+                values = module(values.clone() if place in kept and getattr(module, "inplace", False) else values)
+                if place in self._read:
+                    grids.append(values)
+        finest = grids[0].shape[2:]
+        grids = [grid if grid.shape[2:] == finest else nn.functional.interpolate(grid, finest) for grid in grids]
+        return torch.cat(grids, dim=1).flatten(2).transpose(1, 2)
+
+    def modules_through(self, node: str) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
+        """The modules from the pixels to ``node``, that one included, each after the nodes that end with it.
+
+        Raises:
+            OptionError: there is no such node, or the whole grid lies before it.
+        """
+        place = self.place(node)
+        if place > self._read[-1]:
+            raise OptionError(f"the grid {self.node} of {self.name} ends before {node}: choose an earlier module")
+        return itertools.islice(_chain(self.backbone), place + 1)
+
+    def _next(self, node: str) -> int:
+        """The number of the module behind ``node``, from where the grid can be finished."""
+        place = self.place(node)
+        if place > self._read[0]:
+            raise OptionError(f"the grid {self.node} of {self.name} is read before {node}: choose an earlier module")
+        return place + 1
+
+    def place(self, node: str) -> int:
+        """The number of the module with which a node ends.
+
+        Raises:
+            OptionError: there is no such node.
+        """
+        if node not in self._places:
+            raise OptionError(f"{self.name} has no node {node!r}; it has {', '.join(self._places)}")
+        return self._places[node]
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode, but keep batch normalisation on its stored statistics.
@@ -122,13 +186,32 @@ class GridEncoder(nn.Module):
         self.backbone.load_state_dict({key: state[key] for key in mine if key in state})
 
 
-def _nodes(model: nn.Module, prefix: str = "") -> Iterator[str]:
-    """The modules that a backbone runs one after the other, and those of which these are chains themselves."""
+def _chain(model: nn.Module, prefix: str = "") -> Iterator[tuple[tuple[str, ...], nn.Module]]:
+    """The modules that a backbone runs one after the other, each after the names of the nodes that end with it."""
     for name, child in model.named_children():
-        if name not in HEADS:
-            yield prefix + name
-            if isinstance(child, nn.Sequential):
-                yield from _nodes(child, f"{prefix}{name}.")
+        if prefix + name in HEADS:
+            continue
+        if isinstance(child, nn.Sequential):
+            *others, (nodes, last) = _chain(child, f"{prefix}{name}.")
+            yield from others
+            yield (*nodes, prefix + name), last
+        else:
+            yield (prefix + name,), child
+
+
+def _places(backbone: nn.Module) -> dict[str, int]:
+    """By node: the number of the module with which it ends.
+
+    A convolution in front of its batch normalisation is no node: for captioning the two are made one.
+    """
+    chain = list(_chain(backbone))
+    following = [module for _, module in chain[1:]] + [None]
+    return {
+        node: place
+        for place, ((nodes, module), after) in enumerate(zip(chain, following, strict=True))
+        if not (isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d))
+        for node in nodes
+    }
 
 
 def _cut_after(model: nn.Module, node: str) -> nn.Sequential:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from captioner.decoding.options import CHOICES
 from captioner.errors import OptionError
 from captioner.speech import DEFAULT_VOICE, Voice
 from service.config import ServiceConfig
@@ -102,10 +103,10 @@ def read_flag(name: str, value: object) -> bool:
     return text in ("true", "1")
 
 
-def _method(name: str, value: object) -> str:
+def _choice(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    raise _wrong(name, "beam or sample", value)
+    raise _wrong(name, " or ".join(CHOICES[name]), value)
 
 
 def _wrong(name: str, wanted: str, value: object) -> OptionError:
@@ -118,7 +119,8 @@ DECODING: dict[str, Callable[[str, object], int | float | str]] = {
     "max_length": _whole,
     "length_penalty": _number,
     "no_repeat_ngram": _whole,
-    "method": _method,
+    "rank": _choice,
+    "method": _choice,
     "temperature": _number,
     "top_k": _whole,
     "top_p": _number,

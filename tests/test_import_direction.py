@@ -23,6 +23,7 @@ FLOORS = [
     "captioner.model",
     "captioner.engines",
     "captioner.decoding",
+    "captioner.formats",
     "captioner.checkpoint",
     "captioner.ngrams",
     "captioner.reading",

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from captioner.config import ImageConfig
+from captioner.config import Config, ImageConfig
 from captioner.engines import Array
 from captioner.images import to_array
-from training.recipe import Stage
 
 STRETCH = 4 / 3  # a crop is at most so much wider or higher, in proportion, than the picture
 
 
-def augment(picture: Image.Image, config: ImageConfig, stage: Stage, random: np.random.Generator) -> Array:
-    """Crop, recolour and mirror at random, as ``stage`` says.
+@dataclass(frozen=True)
+class Augmentation(Config):
+    """What may change.
+
+    Attributes:
+        flip: mirror half of the pictures.
+        crop: prepare a random part of each picture, with at least this share of its area, in place of the whole.
+        colour: vary brightness, contrast and saturation by up to this share.
+    """
+
+    flip: bool = True
+    crop: float = 1.0
+    colour: float = 0.0
+
+
+def augment(
+    picture: Image.Image, config: ImageConfig, augmentation: Augmentation, random: np.random.Generator
+) -> Array:
+    """Crop, recolour and mirror at random.
 
     Args:
         picture: RGB.
         config: how pictures are prepared.
-        stage: its ``crop``, ``colour`` and ``flip`` count.
+        augmentation: what may change.
         random: decides everything.
 
     Returns:
         (3, H, W) normalised pixels.
     """
-    if stage.crop < 1:
-        picture = picture.crop(random_box(picture.size, stage.crop, random))
-    if stage.colour > 0:
+    if augmentation.crop < 1:
+        picture = picture.crop(random_box(picture.size, augmentation.crop, random))
+    if augmentation.colour > 0:
         for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-            picture = enhance(picture).enhance(random.uniform(1 - stage.colour, 1 + stage.colour))
+            picture = enhance(picture).enhance(random.uniform(1 - augmentation.colour, 1 + augmentation.colour))
     pixels = to_array(picture, config)
-    return pixels[:, :, ::-1] if stage.flip and random.random() < 0.5 else pixels
+    return pixels[:, :, ::-1] if augmentation.flip and random.random() < 0.5 else pixels
 
 
 def random_box(size: tuple[int, int], smallest: float, random: np.random.Generator) -> tuple[int, int, int, int]:

@@ -21,13 +21,16 @@ from typing import Any
 import captioner
 from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
+from captioner.tokens import WordTokenizer
 from training.datasets import read_dataset
+from training.diction import describe_diction, diction
 from training.metrics import require_scoring, score
 from training.phone_metrics import require_phone_scoring, score_chance, score_people, score_phones
 from training.predict import predict
 from training.pronounce import phones_of, pronounce
 
-OPTIONS = ("beam_size", "length_penalty", "max_length", "no_repeat_ngram")
+OPTIONS = ("beam_size", "length_penalty", "max_length", "no_repeat_ngram", "rank")
+RECORDED = ("scores", "diction", "images", "tokenizer", "decoding", "engine")
 
 
 def evaluate(
@@ -45,8 +48,9 @@ def evaluate(
 
     Returns:
         ``scores`` by metric, what they rest on (``split``, ``images``, ``tokenizer``, ``decoding``, ``engine``,
-        ``seconds``), ``anchors``: what chance and people score as phones, and ``predictions``: a row an image with its
-        references.
+        ``seconds``), ``anchors``: what chance and people score as phones, ``diction``: how the captions, where they are
+        words, and each image's first reference are worded (:func:`training.diction.diction`), and ``predictions``: a
+        row an image with its references.
 
     Raises:
         DataError: the split is not there.
@@ -72,6 +76,7 @@ def evaluate(
         "seconds": round(seconds, 1),
         "scores": {},
         "anchors": {},
+        "diction": {},
     }
     if symbols or phones:
         references = phones_of(examples)
@@ -83,6 +88,9 @@ def evaluate(
     if words:
         texts = [caption.text if caption.words is None else caption.words for caption in captions]
         figures["scores"] |= score([example.captions for example in examples], texts, tokenizer)
+        worded = {"captions": texts, "references": [example.captions[0] for example in examples]}
+        split_words = WordTokenizer().tokenize
+        figures["diction"] = {who: diction([split_words(text) for text in said]) for who, said in worded.items()}
     figures["predictions"] = [
         {
             "image": example.image.name,
@@ -99,7 +107,7 @@ def record(model: str | Path, figures: dict[str, Any]) -> None:
     """Write the figures of a split, without its predictions, into the model's own ``config.json``."""
     directory = resolve(model)
     info = read_info(directory)
-    kept = {name: figures[name] for name in ("scores", "images", "tokenizer", "decoding", "engine")}
+    kept = {name: figures[name] for name in RECORDED}
     write_info(directory, replace(info, figures={**info.figures, figures["split"]: kept}))
 
 
@@ -117,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--length-penalty", type=float)
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--no-repeat-ngram", type=int)
+    parser.add_argument("--rank", metavar="BY", help="score or consensus")
     parser.add_argument("--device")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")
@@ -137,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for metric, value in figures["scores"].items():
             anchors = [f"   {who} {reach[metric]:.4f}" for who, reach in figures["anchors"].items() if metric in reach]
             print(f"{metric:12} {value:.4f}{''.join(anchors)}")
+        for who, wording in figures["diction"].items():
+            print(f"{who:12} {describe_diction(wording)}")
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         if arguments.record:

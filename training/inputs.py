@@ -15,8 +15,7 @@ from captioner.config import ImageConfig
 from captioner.engines import Array
 from captioner.images import open_image
 from captioner.model import CaptionModel, Grid
-from training.augmentation import augment
-from training.recipe import Stage
+from training.augmentation import Augmentation, augment
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -35,46 +34,51 @@ class Inputs(Protocol):
 
 
 class Features:
-    """Cached features of a frozen encoder.
+    """What a frozen encoder, or its frozen part, made of the pictures, once.
 
     Args:
-        features: (images, P, D).
-        rows: of the grid; P is a multiple of it.
-        flip: mirror half of the grids, which stands for mirroring the pictures.
+        features: (V, images, P, D) grids, or (V, images, C, H, W) what lies behind ``node``; see
+            :func:`training.features.cached_features`. Of V versions of a picture, one is taken at random.
+        node: the last frozen module, where others learn.
+        mirror: the rows of the grids, if half of the grids are to be mirrored, which stands for mirroring the pictures.
     """
 
-    def __init__(self, features: Array, rows: int, *, flip: bool) -> None:
-        self._features, self._rows, self._flip = features, rows, flip
+    def __init__(self, features: Array, *, node: str = "", mirror: int = 0) -> None:
+        self._features, self._node, self._mirror = features, node, mirror
 
     def load(self, images: Array, random: np.random.Generator) -> Tensor:
-        """(B, P, D) features; see :meth:`Inputs.load`."""
-        features = np.asarray(self._features[images])
-        grids = features.reshape(len(images), self._rows, -1, features.shape[-1])  # (B, rows, columns, D)
-        if self._flip:
+        """(B, …) features; see :meth:`Inputs.load`."""
+        versions = random.integers(len(self._features), size=len(images))
+        features = self._features[versions, images].astype(np.float32)
+        if self._mirror:
+            grids = features.reshape(len(images), self._mirror, -1, features.shape[-1])  # (B, rows, columns, D)
             mirrored = random.random(len(images)) < 0.5
             grids[mirrored] = grids[mirrored, :, ::-1]
-        return torch.from_numpy(grids.reshape(features.shape)).float()
+            features = grids.reshape(features.shape)
+        return torch.from_numpy(features)
 
     def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:
         """See :meth:`Inputs.grid`."""
-        return model.read(loaded)
+        if not self._node:
+            return model.read(loaded)
+        return model.read(model.encoder.finish(loaded.to(memory_format=torch.channels_last), self._node))
 
 
 class Pictures:
-    """Pixels for an encoder that learns.
+    """Pixels for an encoder all of which learns.
 
     Args:
         paths: of the training images.
         config: how pictures are prepared.
-        stage: its ``flip``, ``crop`` and ``colour`` augment them.
+        augmentation: how they change from epoch to epoch.
     """
 
-    def __init__(self, paths: Sequence[Path], config: ImageConfig, stage: Stage) -> None:
-        self._paths, self._config, self._stage = paths, config, stage
+    def __init__(self, paths: Sequence[Path], config: ImageConfig, augmentation: Augmentation) -> None:
+        self._paths, self._config, self._augmentation = paths, config, augmentation
 
     def load(self, images: Array, random: np.random.Generator) -> Tensor:
         """(B, 3, H, W) normalised pixels; see :meth:`Inputs.load`."""
-        pixels = [augment(open_image(self._paths[image]), self._config, self._stage, random) for image in images]
+        pixels = [augment(open_image(self._paths[image]), self._config, self._augmentation, random) for image in images]
         return torch.from_numpy(np.stack(pixels)).to(memory_format=torch.channels_last)
 
     def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:

@@ -3,12 +3,67 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
 
 from captioner.model import CaptionModel
-from training.recipe import Stage
+from training.recipe import Recipe, Stage
+
+
+class Learner:
+    """A model under one stage's optimiser, and the moving average of its weights that is evaluated and kept.
+
+    Args:
+        model: its encoder is frozen or thawed as the stage says.
+        recipe: its ``weight_decay``, ``gradient_clip`` and ``average_decay`` count.
+        stage: its rates and schedule count.
+    """
+
+    def __init__(self, model: CaptionModel, recipe: Recipe, stage: Stage) -> None:
+        self.model = model
+        self._clip, self._warmup = recipe.gradient_clip, stage.warmup
+        self._optimizer = make_optimizer(model, stage, weight_decay=recipe.weight_decay)
+        self._average = AveragedModel(model, avg_fn=partial(moving_average, recipe.average_decay))
+
+    @property
+    def average(self) -> CaptionModel:
+        """The moving average."""
+        return cast(CaptionModel, self._average.module)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, of the first group of weights."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def learn(self, loss: Tensor, done: float) -> None:
+        """One step down the gradient of ``loss`` when a share ``done`` of the stage is over."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(done, self._warmup)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+        self._optimizer.step()
+        self._average.update_parameters(self.model)
+
+    def states(self) -> dict[str, Mapping[str, Any]]:
+        """All that :meth:`restore` needs."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Go on where :meth:`states` were taken."""
+        self.model.load_state_dict(states["model"])
+        self._average.load_state_dict(states["average"])
+        self._optimizer.load_state_dict(states["optimizer"])
 
 
 def make_optimizer(model: CaptionModel, stage: Stage, *, weight_decay: float) -> AdamW:
@@ -17,6 +72,9 @@ def make_optimizer(model: CaptionModel, stage: Stage, *, weight_decay: float) ->
     Freezes or thaws the encoder on the way. Rates start at zero; each group's ``peak`` is what :func:`schedule` scales.
     """
     model.encoder.requires_grad_(stage.train_encoder)
+    if stage.frozen:
+        for _, module in model.encoder.modules_through(stage.frozen):
+            module.requires_grad_(False)
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups = []
     for of_encoder, rate in ((False, stage.decoder_rate), (True, stage.encoder_rate)):

@@ -12,13 +12,18 @@ from captioner.config import Config, ImageConfig, require
 from captioner.decoding import DecodingOptions
 from captioner.errors import ModelError, OptionError
 from captioner.tokens import TOKENIZERS
+from training.augmentation import Augmentation
 
 RECIPES = Path(__file__).parent / "recipes"
+OBJECTIVES = ("likelihood", "reward")
+OF_LIKELIHOOD = ("attention_penalty", "scheduled_sampling", "distillation")
+OF_REWARD = ("samples", "sample_length", "likelihood_share")
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # by annotation: what may stand there, and its name in TOML
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "a text"),
+    "tuple[str, ...]": ((tuple,), "a list"),
 }
 
 
@@ -28,21 +33,34 @@ class Stage(Config):
 
     Attributes:
         epochs: passes over all captions, at most.
-        train_encoder: False learns the decoder alone on cached features; True learns everything from pixels.
-        images_per_batch, captions_per_image: a batch has their product of captions.
+        objective: ``likelihood`` of the training captions, or ``reward``: self-critical training, see
+            :mod:`training.scst`.
+        train_encoder: False learns the decoder alone on cached features; True learns the encoder too.
+        frozen: the encoder's modules up to this one stay as they are; only where the encoder learns. Empty: all learn.
+        views: augmented versions of each picture, made once and kept behind the frozen modules; 0 makes new ones in
+            each epoch, or where all of the encoder is frozen, none.
+        images_per_batch, captions_per_image: a batch has their product of captions. An epoch has every caption once;
+            with a reward, every image once, and these are the captions of the likelihood's share.
         decoder_rate, encoder_rate: peak learning rates.
         second_moment_decay: AdamW's beta 2.
         warmup: share of the steps over which the rates rise; after it they fall to zero along a cosine.
-        flip: mirror half of the pictures (or their grids).
-        crop: prepare a random part of each picture, with at least this share of its area, in place of the whole; only
-            where the encoder learns.
-        colour: vary brightness, contrast and saturation by up to this share; only where the encoder learns.
+        flip: mirror half of the pictures; without views, a frozen encoder's grids are mirrored in their place.
+        crop: prepare a random part of each picture, with at least this share of its area, in place of the whole.
+        colour: vary brightness, contrast and saturation by up to this share.
         attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
             attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing.
+        scheduled_sampling: the share of previous tokens that are the model's own, reached evenly at the stage's end.
+        distillation: share of the targets that the mean of the ``teachers`` predicts, see :mod:`training.distillation`.
+        samples, sample_length: captions drawn of each image for the reward, and their length at most, ends included.
+        likelihood_share: of the likelihood in the loss beside the reward.
+        evaluations: times an epoch that the dev split is captioned.
     """
 
     epochs: int
+    objective: str = "likelihood"
     train_encoder: bool = False
+    frozen: str = ""
+    views: int = 0
     images_per_batch: int = 128
     captions_per_image: int = 1
     decoder_rate: float = 8e-4
@@ -53,6 +71,12 @@ class Stage(Config):
     crop: float = 1.0
     colour: float = 0.0
     attention_penalty: float = 0.0
+    scheduled_sampling: float = 0.0
+    distillation: float = 0.0
+    samples: int = 5
+    sample_length: int = 20
+    likelihood_share: float = 0.0
+    evaluations: int = 1
 
     def __post_init__(self) -> None:
         _check_kinds(self)
@@ -65,12 +89,41 @@ class Stage(Config):
         require(0 < self.crop <= 1, "Stage.crop must lie in (0, 1]")
         require(0 <= self.colour < 1, "Stage.colour must lie in [0, 1)")
         require(self.attention_penalty >= 0, "Stage.attention_penalty must not be negative")
+        require(self.objective in OBJECTIVES, f"Stage.objective must be one of {', '.join(OBJECTIVES)}")
+        require(self.views >= 0, "Stage.views must not be negative")
+        require(self.evaluations >= 1, "Stage.evaluations must be at least 1")
+        for name in ("scheduled_sampling", "distillation", "likelihood_share"):
+            require(0 <= getattr(self, name) <= 1, f"Stage.{name} must lie in [0, 1]")
+        require(self.sample_length >= 1, "Stage.sample_length must be at least 1")
+        require(self.samples >= 2, "Stage.samples must be at least 2: each is measured by the others")
         if self.train_encoder:
             require(self.encoder_rate > 0, "Stage.encoder_rate must be positive with train_encoder = true")
+            require(
+                bool(self.frozen) == bool(self.views),
+                "Stage.frozen and Stage.views belong together where the encoder learns: the views are kept as the "
+                "frozen modules leave them",
+            )
         else:
-            require(self.encoder_rate == 0, "Stage.encoder_rate has a meaning only with train_encoder = true")
-            require(self.crop == 1, "Stage.crop has a meaning only with train_encoder = true")
-            require(self.colour == 0, "Stage.colour has a meaning only with train_encoder = true")
+            for name in ("encoder_rate", "frozen"):
+                require(not getattr(self, name), f"Stage.{name} has a meaning only with train_encoder = true")
+            if not self.views:
+                for name, nothing in (("crop", 1), ("colour", 0)):
+                    require(
+                        getattr(self, name) == nothing,
+                        f"Stage.{name} has a meaning only with views, or where the encoder learns",
+                    )
+        meaningless = OF_REWARD if self.objective == "likelihood" else OF_LIKELIHOOD
+        for each in fields(self):
+            if each.name in meaningless:
+                require(
+                    getattr(self, each.name) == each.default,
+                    f'Stage.{each.name} has no meaning with objective = "{self.objective}"',
+                )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How pictures change."""
+        return Augmentation(flip=self.flip, crop=self.crop, colour=self.colour)
 
 
 @dataclass(frozen=True)
@@ -80,18 +133,23 @@ class Recipe(Config):
     Attributes:
         name: the model's name.
         description: one sentence for the model's card.
-        seed: of initialisation, order, augmentation and dropout.
+        seed: of initialisation, order, augmentation and dropout; a stage's views do not depend on it, so that models
+            that differ in their seed share them.
         tokenizer: a key of :data:`captioner.tokens.TOKENIZERS`.
         min_count: rarer tokens of the training captions become unknown.
         max_tokens: longer training captions are cut, and then teach no end.
         encoder: backbone, see :data:`captioner.encoder.BACKBONES`.
         grid_node: see :class:`captioner.config.ModelConfig`, like the other architecture fields.
-        encoder_weights: ``imagenet``, a local file, or empty for random ones.
+        encoder_weights: ``imagenet``, a local file, a model directory whose encoder is taken, or empty for random ones.
+        start: a model directory whose weights, decoder and all, the first stage begins with, in place of
+            ``encoder_weights``.
+        teachers: model directories, for the stages with ``distillation``.
         label_smoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
         weight_decay: AdamW's; without it that is Adam.
         gradient_clip: largest norm of the gradient.
         average_decay: the model that is evaluated and kept is a moving average with this decay; 0 keeps the last.
-        patience: a stage ends after so many epochs without a better dev CIDEr.
+        patience: a stage ends after so many evaluations without a better dev CIDEr; an epoch has one, or as many as
+            its stage says.
     """
 
     name: str
@@ -104,13 +162,21 @@ class Recipe(Config):
     encoder: str = "mobilenet_v2"
     grid_node: str = ""
     encoder_weights: str = "imagenet"
+    start: str = ""
+    teachers: tuple[str, ...] = ()
     value_size: int = 512
     attention_size: int = 512
     embedding_size: int = 512
     hidden_size: int = 512
     output_size: int = 0
-    reader: str = "projection"
+    reader: str = "none"
+    cell: str = "lstm"
+    layers: int = 1
+    attention: str = "additive"
+    attend: str = "before"
     input_feeding: bool = False
+    sentinel: bool = False
+    image_input: str = "start"
     gated_context: bool = True
     tied_output: bool = True
     dropout: float = 0.5
@@ -134,6 +200,11 @@ class Recipe(Config):
         require(self.gradient_clip > 0, "gradient_clip must be positive")
         require(0 <= self.average_decay < 1, "average_decay must lie in [0, 1)")
         require(self.patience >= 1, "patience must be at least 1")
+        for name in self.teachers:
+            require(isinstance(name, str) and bool(name), f"teachers must be model directories, not {name!r}")
+        distilled = any(stage.distillation for stage in self.stages)
+        require(distilled or not self.teachers, "teachers have a meaning only with a stage with distillation")
+        require(not distilled or bool(self.teachers), "a stage with distillation needs teachers")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -172,7 +243,7 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         for override in overrides:
-            _override(values, override)
+            set_field(values, override)
         return Recipe.from_dict(values)
     except (ModelError, ValueError) as error:  # what is no TOML, no UTF-8 and no option is each a ValueError
         raise OptionError(f"recipe {path}: {error}") from error
@@ -189,8 +260,12 @@ def _check_kinds(config: Stage | Recipe) -> None:
             require(fits, f"{type(config).__name__}.{each.name} must be {name}, not {value!r}")
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    """Set one field of a nested recipe in place."""
+def set_field(values: dict[str, Any], override: str) -> None:
+    """Set one field of a nested recipe in place; ``override`` reads as :func:`load_recipe` has it.
+
+    Raises:
+        OptionError: there is no such place.
+    """
     path, equals, text = override.partition("=")
     if not equals:
         raise OptionError(f"an override reads field=value, not {override!r}")

@@ -2,10 +2,10 @@
 
 =================  ============================================================================================
 ``model/``         the best model so far, ready for ``captioner.load`` (half-precision weights)
-``last.pt``        everything that resuming needs, written after every epoch
+``last.pt``        everything that resuming needs, written after every evaluation
 ``best.pt``        the best weights so far in full precision
 ``start-N.pt``     the best weights when stage N (from 1 on) began: it starts from them
-``history.jsonl``  one line an epoch: loss, dev CIDEr, seconds
+``history.jsonl``  one line an evaluation: loss, dev CIDEr, seconds
 ``tensorboard/``   the same curves, and the learning rates, for ``tensorboard --logdir``
 =================  ============================================================================================
 """
@@ -32,17 +32,33 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        stage, epoch: the next epoch to run.
+        stage, epoch, part: the next to run; an epoch has as many parts as evaluations.
         best: best dev CIDEr so far, over all stages.
-        stale: epochs of this stage since it rose.
-        history: one record an epoch.
+        stale: evaluations of this stage since it rose.
+        history: one record an evaluation.
     """
 
     stage: int = 0
     epoch: int = 0
+    part: int = 0
     best: float = -math.inf
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of this stage is over."""
+        return (self.epoch, self.part) > (0, 0)
+
+    def finish_part(self, parts: int) -> None:
+        """Go on to the next of ``parts`` parts, or to the next epoch."""
+        self.part, self.stale = self.part + 1, self.stale + 1
+        if self.part == parts:
+            self.epoch, self.part = self.epoch + 1, 0
+
+    def finish_stage(self) -> None:
+        """Go on to the next stage."""
+        self.stage, self.epoch, self.part, self.stale = self.stage + 1, 0, 0, 0
 
 
 class RunFolder:
@@ -61,7 +77,7 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def open(self, *, resume: bool) -> dict[str, Any] | None:
-        """The saved state of the run to go on with; None where a run begins, or no epoch of it was finished.
+        """The saved state of the run to go on with; None where a run begins, or was never evaluated.
 
         Raises:
             DataError: the folder holds a run that is not to be resumed, or that was begun with another recipe, or that
@@ -81,10 +97,10 @@ class RunFolder:
         return saved
 
     def save(self, progress: Progress, **states: Mapping[str, Any]) -> None:
-        """Keep the state after an epoch, and add the epoch to the history."""
+        """Keep the state after an evaluation, and write the history."""
         recipe = json.dumps(self._recipe.to_dict())
         self._write(self._last, {"recipe": recipe, "progress": asdict(progress), **states})
-        lines = (json.dumps(epoch) + "\n" for epoch in progress.history)
+        lines = (json.dumps(record) + "\n" for record in progress.history)
         (self.path / "history.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def save_best(self, model: CaptionModel, info: ModelInfo) -> None:

@@ -14,34 +14,33 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-from torch.optim import AdamW
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from captioner.captioner import Captioner
+from captioner.captioner import Caption, Captioner
 from captioner.checkpoint import ModelInfo
-from captioner.config import ModelConfig
-from captioner.encoder import grid_shape
+from captioner.encoder import GridEncoder
 from captioner.engines.torch_engine import TorchEngine, pick_device
 from captioner.errors import CaptionerError, DataError, OptionError
 from captioner.model import CaptionModel
-from captioner.tokens import Vocabulary, make_tokenizer
+from captioner.tokens import make_tokenizer
 from training.autocast import autocast
-from training.batching import encode_captions, make_batches
+from training.batching import Corpus, make_batches, make_corpus
 from training.cider import CiderScorer
 from training.datasets import Example, read_dataset
-from training.features import cached_features, default_cache
+from training.distillation import Teachers
+from training.features import Views, cached_features, default_cache
 from training.inputs import Features, Inputs, Pictures, prefetch
-from training.loss import caption_loss
-from training.optimizer import make_optimizer, moving_average, schedule
+from training.loss import Likelihood, Objective
+from training.optimizer import Learner
 from training.predict import predict, reference_tokens
 from training.recipe import Recipe, Stage, load_recipe
 from training.run_folder import Progress, RunFolder
+from training.scst import Reward, SelfCritical
+from training.start import check_stages, describe, load_start
 
 
 def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool = False) -> Progress:
@@ -51,32 +50,33 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
         recipe: what to train.
         data: a dataset with a train and a dev split, see :mod:`training.datasets`.
         output: the run's folder.
-        cache: where encoder features are kept.
+        cache: where encoder features and teachers' predictions are kept.
         resume: go on where the run in ``output`` was interrupted.
 
     Raises:
-        DataError: the data is incomplete, or ``output`` holds another run.
-        OptionError: the recipe asks for an architecture that there is not, or its rates let the loss explode.
-        WeightsError: the encoder's pretrained weights cannot be had.
+        DataError: the data is incomplete, ``output`` holds another run, or a model to start from or to learn from does
+            not fit.
+        OptionError: the recipe asks for an architecture that there is not, or for more evaluations of an epoch than it
+            has batches, or its rates let the loss explode.
+        ModelError: a model to start from or to learn from is broken or not there.
+        WeightsError: the encoder's pretrained weights do not fit or cannot be had.
     """
     dataset = read_dataset(data, required=("train", "dev"))
     folder, device = RunFolder(output, recipe), pick_device()
     saved = folder.open(resume=resume)
     progress = Progress(**saved["progress"]) if saved else Progress()
 
-    tokenizer = make_tokenizer(recipe.tokenizer)
-    captions = reference_tokens(dataset["train"], tokenizer)
-    vocabulary = Vocabulary.build((tokens for image in captions for tokens in image), min_count=recipe.min_count)
-    encoded = encode_captions(captions, vocabulary, recipe.max_tokens)
-    scorer = CiderScorer(reference_tokens(dataset["dev"], tokenizer))
-    info = describe(recipe, vocabulary, dataset)
-    if saved and len(saved["model"]["embedding.weight"]) != len(vocabulary):
+    corpus = make_corpus(dataset["train"], recipe)
+    scorer = CiderScorer(reference_tokens(dataset["dev"], make_tokenizer(recipe.tokenizer)))
+    info = describe(recipe, corpus.vocabulary, dataset)
+    if saved and len(saved["model"]["embedding.weight"]) != len(corpus.vocabulary):
         raise DataError(f"{output} was begun with other data: its vocabulary has another size")
 
     torch.manual_seed(recipe.seed)
     model = CaptionModel(info.model)
-    if recipe.encoder_weights:
-        model.encoder.load_weights(recipe.encoder_weights)
+    if not saved:  # what a run is resumed with is its own
+        load_start(model, recipe, corpus.vocabulary)
+        check_stages(model, recipe, corpus.vocabulary)
     model.to(device).encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     with SummaryWriter(str(folder.tensorboard)) as board:
@@ -84,134 +84,118 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
             stage = recipe.stages[progress.stage]
             if progress.stage > 0:
                 model.load_state_dict(folder.stage_start(progress.stage))
-            inputs = make_inputs(stage, model, dataset["train"], info, cache)
-            optimizer = make_optimizer(model, stage, weight_decay=recipe.weight_decay)
-            average = AveragedModel(model, avg_fn=partial(moving_average, recipe.average_decay))
-            averaged = cast(CaptionModel, average.module)
-            if saved and progress.epoch > 0:  # resumed within this stage
-                model.load_state_dict(saved["model"])
-                average.load_state_dict(saved["average"])
-                optimizer.load_state_dict(saved["optimizer"])
+            learner = Learner(model, recipe, stage)
+            if saved and progress.begun:  # resumed within this stage
+                learner.restore(saved)
+            inputs = make_inputs(stage, model.encoder, corpus.images, info, cache)
+            objective = make_objective(stage, model, recipe, corpus, cache)
 
             while progress.epoch < stage.epochs and progress.stale < recipe.patience:
                 started = time.monotonic()
-                loss = run_epoch(model, average, optimizer, inputs, encoded, recipe, progress, board)
-                engine = TorchEngine(copy.deepcopy(averaged), device=str(device))
-                said = predict(Captioner(engine, info), dataset["dev"])
-                cider = scorer([caption.tokens for caption in said])
+                loss = run_part(learner, inputs, corpus.encoded, objective, recipe, progress, board)
+                cider = scorer([caption.tokens for caption in say(learner.average, info, dataset["dev"])])
                 board.add_scalar("dev/CIDEr", cider, len(progress.history))
 
-                where = {"stage": progress.stage, "epoch": progress.epoch}
+                where = {"stage": progress.stage, "epoch": progress.epoch, "part": progress.part}
                 seconds = round(time.monotonic() - started, 1)
                 progress.history.append(where | {"loss": loss, "dev_cider": cider, "seconds": seconds})
-                progress.epoch, progress.stale = progress.epoch + 1, progress.stale + 1
+                progress.finish_part(stage.evaluations)
                 if cider > progress.best:
                     progress.best, progress.stale = cider, 0
-                    folder.save_best(averaged, info)
-                folder.save(
-                    progress,
-                    model=model.state_dict(),
-                    average=average.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                )
-                tqdm.write(f"stage {where['stage']} epoch {where['epoch']}: loss {loss:.4f}, dev CIDEr {cider:.4f}")
-            progress.stage, progress.epoch, progress.stale = progress.stage + 1, 0, 0
+                    folder.save_best(learner.average, info)
+                folder.save(progress, **learner.states())
+                place = " ".join(f"{name} {number}" for name, number in where.items())
+                tqdm.write(f"{place}: loss {loss:.4f}, dev CIDEr {cider:.4f}")
+            progress.finish_stage()
     return progress
 
 
-def run_epoch(
-    model: CaptionModel,
-    average: AveragedModel,
-    optimizer: AdamW,
+def run_part(
+    learner: Learner,
     inputs: Inputs,
     captions: Sequence[Sequence[Sequence[int]]],
+    objective: Objective,
     recipe: Recipe,
     progress: Progress,
     board: SummaryWriter,
 ) -> float:
-    """One pass over all training captions; returns the mean loss.
+    """Learn from the next part of an epoch; the dev split is captioned after each.
 
-    All randomness, dropout included, follows from the recipe's seed and the epoch's number: a resumed run needs no
+    All randomness, dropout included, follows from the recipe's seed and the part's place: a resumed run needs no
     generator's state.
+
+    Returns:
+        The mean loss of the part's batches.
+
+    Raises:
+        OptionError: the epoch has fewer batches than parts, or the loss is no number any more.
     """
     stage = recipe.stages[progress.stage]
-    seed = (recipe.seed, progress.stage, progress.epoch)
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    random = np.random.default_rng(seed)
+    epoch = (recipe.seed, progress.stage, progress.epoch)
     batches = make_batches(
         captions,
         images_per_batch=stage.images_per_batch,
         captions_per_image=stage.captions_per_image,
-        random=random,
+        random=np.random.default_rng(epoch),
+        every_caption=stage.objective == "likelihood",
     )
-    device = next(model.parameters()).device
-    model.train()
+    if len(batches) < stage.evaluations:
+        raise OptionError(
+            f"Stage.evaluations is {stage.evaluations}, but an epoch has {len(batches)} batches: take fewer"
+        )
+    batches = batches[progress.part :: stage.evaluations]
+    of_torch, of_inputs = np.random.SeedSequence((*epoch, progress.part)).generate_state(2)
+    torch.manual_seed(int(of_torch))
+    random = np.random.default_rng(of_inputs)
+    device = next(learner.model.parameters()).device
+    learner.model.train()
     total = 0.0
     # One batch is read and augmented ahead, in its own thread: the generator is used by that thread alone.
     loaded = prefetch(lambda batch: (batch, inputs.load(batch.images, random)), batches)
     shown = tqdm(loaded, total=len(batches), desc=f"stage {progress.stage} epoch {progress.epoch}", leave=False)
     for number, (batch, pictures) in enumerate(shown):
-        done = progress.epoch + number / len(batches)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(done / stage.epochs, stage.warmup)
+        over = number / len(batches)
+        done = (progress.epoch + (progress.part + over) / stage.evaluations) / stage.epochs
         with autocast(device):
-            grid = inputs.grid(model, pictures.to(device, non_blocking=True))
-            loss = caption_loss(
-                model,
-                grid,
-                batch.tokens,
-                label_smoothing=recipe.label_smoothing,
-                attention_penalty=stage.attention_penalty,
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-        optimizer.step()
-        average.update_parameters(model)
+            loss = objective(partial(inputs.grid, learner.model, pictures.to(device, non_blocking=True)), batch, done)
+        learner.learn(loss, done)
         total += loss.item()
         shown.set_postfix(loss=f"{total / (number + 1):.3f}")
         if number % 20 == 0:
-            # In thousandths of an epoch: how many batches an epoch has differs from stage to stage.
-            at = round(1000 * (len(progress.history) + number / len(batches)))
-            board.add_scalar("train/loss", loss.item(), at)
-            board.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], at)
+            figures = {"loss": loss.item(), "learning_rate": learner.rate, **objective.figures}
+            for name, figure in figures.items():
+                # In thousandths of an evaluation: how many batches lie between two differs from stage to stage.
+                board.add_scalar(f"train/{name}", figure, round(1000 * (len(progress.history) + over)))
     if not math.isfinite(total):
         raise OptionError("the loss is no number any more: lower the recipe's learning rates")
     return total / len(batches)
 
 
-def make_inputs(stage: Stage, model: CaptionModel, examples: Sequence[Example], info: ModelInfo, cache: Path) -> Inputs:
-    """Cached features where the encoder stays as it is, pictures where it learns."""
-    paths = [example.image for example in examples]
-    if stage.train_encoder:
-        return Pictures(paths, info.image, stage)
-    return Features(cached_features(model.encoder, paths, info.image, cache), info.model.grid_rows, flip=stage.flip)
+def make_inputs(stage: Stage, encoder: GridEncoder, images: Sequence[Path], info: ModelInfo, cache: Path) -> Inputs:
+    """Cached features where the encoder or a part of it stays as it is, pictures where all of it learns."""
+    if stage.train_encoder and not stage.frozen:
+        return Pictures(images, info.image, stage.augmentation)
+    views = Views(stage.views, stage.augmentation)
+    features = cached_features(encoder, images, info.image, cache, node=stage.frozen, views=views)
+    mirror = info.model.grid_rows if stage.flip and not stage.views else 0
+    return Features(features, node=stage.frozen, mirror=mirror)
 
 
-def describe(recipe: Recipe, vocabulary: Vocabulary, dataset: dict[str, list[Example]]) -> ModelInfo:
-    """What the model will say of itself."""
-    rows, columns, features = grid_shape(recipe.encoder, recipe.grid_node, recipe.image.height, recipe.image.width)
-    shared = {name: value for name, value in recipe.to_dict().items() if name in ModelConfig.__dataclass_fields__}
-    model = ModelConfig(
-        vocabulary_size=len(vocabulary), grid_rows=rows, grid_columns=columns, grid_features=features, **shared
-    )
-    # A path of the machine that trains says nothing to others; the file's name does.
-    told = recipe.replace(encoder_weights=Path(recipe.encoder_weights).name)
-    return ModelInfo(
-        name=recipe.name,
-        model=model,
-        vocabulary=vocabulary,
-        tokenizer=recipe.tokenizer,
-        image=recipe.image,
-        decoding=recipe.decoding,
-        description=recipe.description,
-        provenance={
-            "recipe": told.to_dict(),
-            "images": {split: len(examples) for split, examples in dataset.items()},
-            "captions": {split: sum(len(one.captions) for one in examples) for split, examples in dataset.items()},
-            "torch": torch.__version__,
-        },
-    )
+def make_objective(stage: Stage, model: CaptionModel, recipe: Recipe, corpus: Corpus, cache: Path) -> Objective:
+    """What the batches of ``stage`` are measured by; where there are teachers, they predict first."""
+    if stage.objective == "reward":
+        reward = Reward(corpus.captions, corpus.vocabulary)
+        return SelfCritical(model, reward, stage, label_smoothing=recipe.label_smoothing)
+    teachers = None
+    if stage.distillation:
+        teachers = Teachers(recipe.teachers, corpus.images, corpus.encoded, corpus.vocabulary, cache)
+    return Likelihood(model, stage, label_smoothing=recipe.label_smoothing, teachers=teachers)
+
+
+def say(model: CaptionModel, info: ModelInfo, examples: Sequence[Example]) -> list[Caption]:
+    """The captions of a model that goes on learning: a copy of it says them."""
+    engine = TorchEngine(copy.deepcopy(model), device=str(next(model.parameters()).device))
+    return predict(Captioner(engine, info), examples)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"training: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
-        print("training: stopped; --resume goes on after the last finished epoch", file=sys.stderr)
+        print("training: stopped; --resume goes on after the last evaluation", file=sys.stderr)
         return 1
     print(f"best dev CIDEr {progress.best:.4f}; the model is in {arguments.output / 'model'}")
     return 0

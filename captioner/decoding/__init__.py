@@ -7,14 +7,14 @@ from captioner.decoding.filters import make_filters
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampler
 from captioner.decoding.search import Hypothesis
-from captioner.engines import Engine, Grid
+from captioner.engines import Decoder, Grid
 
 __all__ = ["DecodingOptions", "Hypothesis", "decode"]
 
 SEARCHES = {"beam": BeamSearch, "sample": Sampler}
 
 
-def decode(engine: Engine, grid: Grid, images: int, options: DecodingOptions) -> list[list[Hypothesis]]:
+def decode(engine: Decoder, grid: Grid, images: int, options: DecodingOptions) -> list[list[Hypothesis]]:
     """The best sequences of each image, best first, ``options.n_best`` at most.
 
     Args:

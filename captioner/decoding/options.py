@@ -19,6 +19,9 @@ class DecodingOptions(Config):
         length_penalty: a hypothesis' score is its log-probability over its length, end symbol included, to this
             power; 0 prefers short sequences, 1 compares means.
         no_repeat_ngram: no n-gram of this size occurs twice in a sequence; 0 allows repeats.
+        rank: what makes a sequence that ended better than another: its ``score``, or the ``consensus``, how much it
+            agrees with all that ended, whatever the scores (see :mod:`captioner.decoding.consensus`). All ``beam_size``
+            hypotheses, or ``n_best`` samples, have a say in it, and it wants many: a beam of twenty or so.
         temperature, top_k, top_p: for sampling: softmax temperature; the k likeliest tokens alone (0: all); the
             smallest set of tokens that holds this probability alone (nucleus sampling, Holtzman et al. 2020).
         seed: for sampling: makes one call reproducible; None draws afresh.
@@ -30,6 +33,7 @@ class DecodingOptions(Config):
     max_length: int = 30
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    rank: str = "score"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -43,7 +47,9 @@ class DecodingOptions(Config):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             require(number and least <= value <= most, f"{name} must be a number from {least:g} to {most:g}")
-        require(self.method in ("beam", "sample"), f"method must be beam or sample, not {self.method!r}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            require(value in choices, f"{name} must be {' or '.join(choices)}, not {value!r}")
         seedable = self.seed is None or (is_whole(self.seed) and self.seed >= 0)
         require(seedable, "seed must be a whole number, not below 0")
         require(
@@ -52,6 +58,7 @@ class DecodingOptions(Config):
         )
 
 
+CHOICES = {"method": ("beam", "sample"), "rank": ("score", "consensus")}
 # The least and the most that each may be.
 WHOLE_NUMBERS = (
     ("n_best", 1, 100),  # before beam_size, which follows n_best where it is not given

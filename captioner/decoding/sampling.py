@@ -9,9 +9,11 @@ from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
+SMALLEST = np.float32(2**-25)
+
 
 class Sampler(Search):
-    """Draws ``n_best`` independent sequences an image and ranks them by score.
+    """Draws ``n_best`` independent sequences an image and ranks them, by score unless told otherwise.
 
     Log-probabilities are the model's own: temperature and truncation change what is drawn, not what it is worth.
     """
@@ -38,12 +40,16 @@ class Sampler(Search):
 
     def _draw(self, logits: FloatArray) -> IntArray:
         """One token a row, by the Gumbel-max trick: the argmax of logits plus Gumbel noise follows their softmax."""
-        noise = self._random.gumbel(size=logits.shape).astype(np.float32)
-        return np.asarray((logits + noise).argmax(axis=1))
+        # Gumbel noise is minus the logarithm of an exponential draw, which is quicker to have. In single precision the
+        # draw can be 0; it then stands for all below half its resolution.
+        noise = np.maximum(self._random.standard_exponential(size=logits.shape, dtype=np.float32), SMALLEST)
+        return np.asarray((logits - np.log(noise)).argmax(axis=1))
 
 
 def truncate(logits: FloatArray, top_k: int, top_p: float) -> FloatArray:
     """Forbid all but the ``top_k`` likeliest tokens (0: no limit), then all but the nucleus of mass ``top_p``."""
+    if not top_k and top_p >= 1:
+        return logits
     order = (-logits).argsort(axis=1, kind="stable")
     ranked = np.take_along_axis(logits, order, axis=1)
     keep = np.ones(ranked.shape, dtype=np.bool_)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from captioner.decoding.consensus import by_consensus
 from captioner.decoding.options import DecodingOptions
 from captioner.engines import Array, BoolArray, FloatArray, IntArray
 from captioner.tokens import Vocabulary
@@ -25,7 +26,8 @@ class Hypothesis:
     Attributes:
         tokens: T token numbers.
         log_probability: natural logarithm of the sequence's probability, the end symbol's included.
-        score: ``log_probability`` normalised by length; hypotheses of one image are ranked by it.
+        score: ``log_probability`` normalised by length. Hypotheses of one image are ranked by it; where a consensus
+            ranks them, their order is not that of their scores.
         token_log_probabilities: of each of the T tokens.
         weights: (T, P) where the model looked at each token.
         ended: False when the maximum length cut the sequence off.
@@ -84,9 +86,11 @@ class Search:
         raise NotImplementedError
 
     def results(self) -> list[list[Hypothesis]]:
-        """Each image's hypotheses, best first."""
-        best = self._finished[:, : self.options.n_best]
-        return [[self._read(finished) for finished in row if np.isfinite(finished["score"])] for row in best]
+        """Each image's hypotheses, best first; what ended ranks before what was cut off."""
+        found = [row[np.isfinite(row["score"])] for row in self._finished]
+        if self.options.rank == "consensus":
+            found = [self._by_consensus(row) for row in found]
+        return [[self._read(finished) for finished in row[: self.options.n_best]] for row in found]
 
     def finish(self, which: BoolArray, totals: FloatArray, step: int, rows: IntArray, *, ended: bool) -> None:
         """Set sequences aside: of the (A, m) given ones, those that ``which`` marks.
@@ -125,20 +129,29 @@ class Search:
         self.prefixes = np.concatenate((self.prefixes[step.parents], step.tokens[:, None]), axis=1)
         return step.parents
 
-    def _read(self, finished: Array) -> Hypothesis:
-        row = int(finished["row"])
-        tokens, log_probs, weights = [], [], []
+    def _by_consensus(self, found: Array) -> Array:
+        """Put what ended in the order of its agreement; what was cut off says too little, and stays behind it."""
+        ended, cut_off = found[found["ended"]], found[~found["ended"]]
+        order = by_consensus([[int(step.tokens[row]) for step, row in self._path(finished)] for finished in ended])
+        return np.concatenate((ended[order], cut_off))
+
+    def _path(self, finished: Array) -> list[tuple[Step, int]]:
+        """The steps that made a sequence, each with the row it went on in."""
+        row, path = int(finished["row"]), []
         for step in self._steps[finished["step"] :: -1] if finished["step"] >= 0 else ():
-            tokens.append(int(step.tokens[row]))
-            log_probs.append(float(step.log_probs[row]))
+            path.append((step, row))
             row = int(step.parents[row])
-            weights.append(step.weights[row])
+        return path[::-1]
+
+    def _read(self, finished: Array) -> Hypothesis:
+        path = self._path(finished)
+        weights = [step.weights[step.parents[row]] for step, row in path]
         positions = self._steps[0].weights.shape[1] if self._steps else 0
         return Hypothesis(
-            tokens=tuple(reversed(tokens)),
+            tokens=tuple(int(step.tokens[row]) for step, row in path),
             log_probability=float(finished["log_prob"]),
             score=float(finished["score"]),
-            token_log_probabilities=tuple(reversed(log_probs)),
-            weights=np.array(weights[::-1], dtype=np.float32).reshape(len(weights), positions),
+            token_log_probabilities=tuple(float(step.log_probs[row]) for step, row in path),
+            weights=np.array(weights, dtype=np.float32).reshape(len(path), positions),
             ended=bool(finished["ended"]),
         )

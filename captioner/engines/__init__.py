@@ -20,14 +20,8 @@ Grid = Any
 State = Any
 
 
-class Engine(Protocol):
-    """A captioning network, ready to run; its methods keep nothing, so that several threads may use it at once."""
-
-    name: str
-
-    def encode(self, pixels: FloatArray) -> Grid:
-        """(B, 3, H, W) normalised pixels → the grid of B images."""
-        ...
+class Decoder(Protocol):
+    """A captioning network from the grid on; its methods keep nothing, so that several threads may use it at once."""
 
     def start(self, grid: Grid) -> State:
         """The state before the first token, one row an image."""
@@ -42,4 +36,14 @@ class Engine(Protocol):
 
     def select(self, value: Grid | State, rows: IntArray) -> Grid | State:
         """The given rows of a state or a grid, in the given order, repeats allowed."""
+        ...
+
+
+class Engine(Decoder, Protocol):
+    """A captioning network, ready to run."""
+
+    name: str
+
+    def encode(self, pixels: FloatArray) -> Grid:
+        """(B, 3, H, W) normalised pixels → the grid of B images."""
         ...

@@ -24,8 +24,37 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Rows = TypeVar("Rows", Grid, State)
 
 
-class TorchEngine:
-    """Runs a :class:`CaptionModel` in evaluation mode, without gradients.
+class TorchDecoder:
+    """Runs the decoder of a :class:`CaptionModel` as it stands, without gradients: what a search needs behind a grid.
+
+    Args:
+        model: neither moved nor changed; whether it is in evaluation mode is the caller's choice.
+    """
+
+    def __init__(self, model: CaptionModel) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def start(self, grid: Grid) -> State:
+        """See :meth:`captioner.engines.Engine.start`."""
+        return self.model.start(grid)
+
+    @torch.inference_mode()
+    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
+        """See :meth:`captioner.engines.Engine.step`."""
+        logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
+        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights)
+
+    @torch.inference_mode()
+    def select(self, value: Rows, rows: IntArray) -> Rows:
+        """See :meth:`captioner.engines.Engine.select`."""
+        index = torch.from_numpy(rows).to(self.device)
+        return type(value)(*(part.index_select(0, index) for part in value))
+
+
+class TorchEngine(TorchDecoder):
+    """Runs a :class:`CaptionModel` in evaluation mode, from pixels on.
 
     Args:
         model: moved to ``device``; it belongs to the engine from then on.
@@ -39,11 +68,11 @@ class TorchEngine:
     """
 
     def __init__(self, model: CaptionModel, *, device: str | None = None, precision: str = "fp32") -> None:
-        self.device = pick_device(device)
+        chosen = pick_device(device)
         if precision not in PRECISIONS:
             raise OptionError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        super().__init__(model.eval().to(chosen, torch.float32))
         self.name = f"torch {self.device.type} {precision}"
-        self.model = model.eval().to(self.device, torch.float32)
         fold_normalisation(self.model.encoder)
         self.model.eval().requires_grad_(False)  # what was folded is new
         self._encoder_dtype = PRECISIONS[precision]
@@ -63,23 +92,6 @@ class TorchEngine:
         batch = torch.from_numpy(pixels).to(self.device, self._encoder_dtype, memory_format=torch.channels_last)
         features: Tensor = self.model.encoder(batch).float()
         return features
-
-    @torch.inference_mode()
-    def start(self, grid: Grid) -> State:
-        """See :meth:`captioner.engines.Engine.start`."""
-        return self.model.start(grid)
-
-    @torch.inference_mode()
-    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
-        """See :meth:`captioner.engines.Engine.step`."""
-        logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
-        return to_numpy(logits.log_softmax(dim=-1)), state, to_numpy(weights)
-
-    @torch.inference_mode()
-    def select(self, value: Rows, rows: IntArray) -> Rows:
-        """See :meth:`captioner.engines.Engine.select`."""
-        index = torch.from_numpy(rows).to(self.device)
-        return type(value)(*(part.index_select(0, index) for part in value))
 
 
 def fold_normalisation(network: nn.Module) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from captioner.decoding.options import NUMBERS, WHOLE_NUMBERS
+from captioner.decoding.options import CHOICES, NUMBERS, WHOLE_NUMBERS
 from captioner.speech import DEFAULT_VOICE, PITCHES, RATES
 from service.captioning import Captioning
 from service.openapi.schema import Schema, of
-from service.options import DECODING, METHODS, option_limits
+from service.options import DECODING, option_limits
 
 _DECODING = {
     "beam_size": "Hypotheses kept while searching; 1 is greedy.",
@@ -14,6 +14,7 @@ _DECODING = {
     "max_length": "Longest caption, in tokens, its end counted.",
     "length_penalty": "How far a caption's length excuses its improbability: 0 prefers short ones, 1 compares means.",
     "no_repeat_ngram": "No run of this many tokens occurs twice; 0 allows repeats.",
+    "rank": "What makes a caption the best: its score, or how much it agrees with the others of a wide beam.",
     "method": "Search with a beam, or draw at random.",
     "temperature": "For sampling: below 1 is safer, above 1 is bolder.",
     "top_k": "For sampling: only the likeliest so many tokens; 0 takes all.",
@@ -25,10 +26,9 @@ _DECODING = {
 def option_schemas(captioning: Captioning) -> dict[str, Schema]:
     """The options of a caption, but ``attention``; what is left out is as the model has it."""
     limits = option_limits(captioning.config)
-    ranges: dict[str, Schema] = {
-        "method": {"type": "string", "enum": sorted(set(METHODS.values()))},
-        "seed": {"type": "integer", "minimum": 0},
-    }
+    ranges: dict[str, Schema] = {"seed": {"type": "integer", "minimum": 0}}
+    for name, choices in CHOICES.items():
+        ranges[name] = {"type": "string", "enum": list(choices)}
     for name, low, high in WHOLE_NUMBERS:
         ranges[name] = {"type": "integer", "minimum": low, "maximum": min(high, limits.get(name, high))}
     for name, least, most in NUMBERS:

@@ -57,10 +57,11 @@ def test_half_precision_is_for_the_file_alone(
     assert half < 0.6 * full
 
     model, _ = load_model(tmp_path / "half")
-    assert model.cell.weight_hh.dtype == torch.float32
-    assert torch.equal(model.cell.weight_hh, tiny_model.cell.weight_hh.half().float())
+    found, expected = model.cells[0].weight_hh, tiny_model.cells[0].weight_hh
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected.half().float())
     torch.testing.assert_close(said(model)[0], said(tiny_model)[0], atol=0.05, rtol=0.05)
-    assert tiny_model.cell.weight_hh.dtype == torch.float32  # the model that was saved stays as it was
+    assert expected.dtype == torch.float32  # the model that was saved stays as it was
 
 
 def test_a_tied_matrix_is_stored_once_and_shared_again(tiny_model_dir: Path) -> None:
@@ -109,7 +110,10 @@ def put(name: str, value: object, field: str = "") -> Callable[[dict[str, Any]],
 REFUSED: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (without("format"), "not the config.json of a captioner model"),
     (put("format", "gltf"), "not the config.json of a captioner model"),
-    (put("format_version", 2), "has format version 2, this captioner reads 1: install"),
+    *(
+        (put("format_version", version), f"has format version {version}, this captioner reads 1 to 2: install")
+        for version in (0, 3)
+    ),
     (without("format_version"), "has format version None"),
     *((without(name), f"config.json lacks '{name}'") for name in ("name", "model", "vocabulary", "tokenizer", "image")),
     *((without(name), f"lacks '{name}'") for name in ("decoding", "description", "provenance", "figures")),
@@ -177,11 +181,11 @@ def test_reading_what_a_model_is_needs_no_torch(tiny_model_dir: Path) -> None:
 
 
 def lacking(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if not name.startswith("cell.")}
+    return {name: tensor for name, tensor in state.items() if not name.startswith("cells.")}
 
 
 WEIGHTS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] = {
-    "missing": (lacking, r"it lacks cell\.bias_hh, cell\.bias_ih, cell\.weight_hh and 1 more$"),
+    "missing": (lacking, r"it lacks cells\.0\.bias_hh, cells\.0\.bias_ih, cells\.0\.weight_hh and 1 more$"),
     "extra": (lambda state: state | {"head.bias": torch.zeros(1)}, r"it has unknown head\.bias$"),
     "misshapen": (lambda state: state | {"output.bias": torch.zeros(3)}, r"output\.bias is \(3,\), expected \(14,\)$"),
     "both": (lambda state: lacking(state) | {"head.bias": torch.zeros(1)}, r"it lacks .*; it has unknown head"),

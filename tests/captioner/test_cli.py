@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -216,11 +217,48 @@ def test_a_model_is_described(tiny_model_dir: Path, tiny_info: ModelInfo, capsys
     assert facts["figures"] == "dev CIDEr 0.125"
     assert facts["pictures"] == "64 x 32 pixels, stretch"
     assert facts["encoder"] == "mobilenet_v2, grid 2 x 4 x 64"
+    assert facts["decoder"] == (
+        "reader none 10, 1 x lstm 12, additive attention 6 before the cells, image at start, embedding 8, "
+        "gated context, tied output"
+    )
     assert facts["vocabulary"] == "14 words"
     assert "beam_size 3" in facts["decoding"]
     assert facts["trained on"] == "3 train, 2 dev"
     assert main(["info", str(tiny_model_dir), "--json"]) == 0
     assert ModelInfo.from_dict(json.loads(capsys.readouterr().out)) == tiny_info
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"cell": "gru", "layers": 2, "attention": "none", "gated_context": False, "image_input": "both"},
+            "reader none 10, 2 x gru 12, no attention, image at start and steps, embedding 8, tied output",
+        ),
+        (
+            {
+                "reader": "bilstm",
+                "attention": "general",
+                "attend": "after",
+                "input_feeding": True,
+                "tied_output": False,
+            },
+            "reader bilstm 10, 1 x lstm 12, general attention after the cells, image at start, embedding 8, "
+            "gated context, input feeding",
+        ),
+        (
+            {"reader": "pyramid", "attend": "after", "sentinel": True, "value_size": 12, "image_input": "steps"},
+            "reader pyramid 12, 1 x lstm 12, additive attention 6 after the cells, image at steps, embedding 8, "
+            "gated context, sentinel, tied output",
+        ),
+    ],
+)
+def test_a_decoders_parts_are_told(
+    tiny_info: ModelInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], told: str
+) -> None:
+    write_info(tmp_path, dataclasses.replace(tiny_info, model=tiny_info.model.replace(**changes)))
+    assert main(["info", str(tmp_path)]) == 0
+    assert f"decoder      {told}\n" in capsys.readouterr().out
 
 
 # The real thing

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.config import Config, ImageConfig, ModelConfig
+from captioner.config import CHOICES, Config, ImageConfig, ModelConfig
 from captioner.decoding import DecodingOptions
 from captioner.errors import ModelError, OptionError
 
@@ -37,7 +37,12 @@ MODELS = st.builds(
     attention_size=SIZES,
     embedding_size=SIZES,
     hidden_size=SIZES,
+    cell=st.sampled_from(CHOICES["cell"]),
+    layers=SIZES,
+    attention=st.sampled_from(["additive", "general"]),
+    attend=st.just("after"),
     input_feeding=st.booleans(),
+    image_input=st.sampled_from(CHOICES["image_input"]),
     gated_context=st.booleans(),
     tied_output=st.booleans(),
     dropout=st.floats(0, 0.99),
@@ -51,9 +56,24 @@ PYRAMIDS = st.builds(
     reader=st.just("pyramid"),
     tied_output=st.just(False),
 )
+ADAPTIVE = st.builds(
+    ModelConfig,
+    vocabulary_size=SIZES,
+    attention=st.sampled_from(["additive", "dot", "general"]),
+    attend=st.just("after"),
+    sentinel=st.booleans(),
+)
+BLIND = st.builds(
+    ModelConfig,
+    vocabulary_size=SIZES,
+    reader=st.sampled_from(["none", "bilstm"]),
+    attention=st.just("none"),
+    gated_context=st.just(False),
+)
 OPTIONS = st.builds(
     DecodingOptions,
     method=st.sampled_from(["beam", "sample"]),
+    rank=st.sampled_from(["score", "consensus"]),
     beam_size=st.integers(50, 100),
     n_best=st.integers(1, 50),
     max_length=st.integers(1, 1000),
@@ -66,7 +86,7 @@ OPTIONS = st.builds(
 )
 
 
-@given(config=IMAGES | MODELS | PYRAMIDS | OPTIONS)
+@given(config=IMAGES | MODELS | PYRAMIDS | ADAPTIVE | BLIND | OPTIONS)
 def test_json_brings_back_the_same(config: Config) -> None:
     values = json.loads(json.dumps(config.to_dict()))
     back = type(config).from_dict(values)
@@ -121,12 +141,17 @@ IMPOSSIBLE_MODELS = [
         "attention_size",
         "embedding_size",
         "hidden_size",
+        "layers",
         "grid_rows",
         "grid_columns",
         "grid_features",
     )
-    for value in (0, -1, 1.5, "8")
+    for value in (0, -1, 1.5, "8", True)
 ] + [
+    *({name: "unheard of"} for name in CHOICES),
+    *({name: None} for name in CHOICES),
+    *({name: 1} for name in ("input_feeding", "sentinel", "gated_context", "tied_output")),
+    {"input_feeding": "false"},
     {"dropout": 1.0},
     {"dropout": -0.1},
     {"dropout": math.nan},

@@ -271,6 +271,44 @@ def test_sampling_follows_the_distribution() -> None:
     np.testing.assert_allclose(np.bincount(first, minlength=8) / len(first), expected, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({}, 5), ({"temperature": 0.5}, 5), ({"temperature": 3.0}, 5), ({"top_k": 3}, 3), ({"top_p": 0.95}, 4)],
+    ids=str,
+)
+def test_many_draws_stand_the_chi_square_test(options: dict[str, Any], kept: int) -> None:
+    """Pearson's statistic of 20,000 first tokens, below the value that one in a thousand exceeds by chance."""
+    one_in_a_thousand = {2: 13.82, 3: 16.27, 4: 18.47}
+
+    class Same(ToyEngine):
+        def distribution(self, image: int, prefix: tuple[int, ...]) -> FloatArray:
+            return super().distribution(0, prefix)
+
+    engine = Same(vocabulary=8, seed=7)
+    drawn = run(engine, 200, method="sample", n_best=100, max_length=1, seed=5, **options)
+    first = [one.tokens[0] if one.tokens else EOS for hypotheses in drawn for one in hypotheses]
+    found = np.bincount(first, minlength=8)
+    expected = np.exp(engine.distribution(0, (BOS,)).astype(np.float64) / options.get("temperature", 1.0))
+    expected[list(FORBIDDEN)] = 0
+    expected[np.argsort(expected)[:-kept]] = 0
+    expected *= len(first) / expected.sum()
+    assert found[expected == 0].sum() == 0
+    there = expected > 0
+    assert len(first) == 20_000
+    assert there.sum() == kept
+    assert ((found - expected)[there] ** 2 / expected[there]).sum() < one_in_a_thousand[kept - 1]
+
+
+def test_a_draw_of_zero_picks_nothing_impossible() -> None:
+    """In single precision one draw in some eight million is 0, and the logarithm of that is no number to add."""
+    seed, images, samples, vocabulary = 217, 50, 100, 8
+    draws = np.random.default_rng(seed).standard_exponential((images * samples, vocabulary), dtype=np.float32)
+    assert set((draws == 0).nonzero()[1]) & set(FORBIDDEN), "another seed is needed, else the test shows nothing"
+    drawn = run(ToyEngine(vocabulary), images, method="sample", n_best=samples, max_length=1, seed=seed)
+    assert not {token for hypotheses in drawn for one in hypotheses for token in one.tokens} & set(FORBIDDEN)
+    assert [len(hypotheses) for hypotheses in drawn] == [samples] * images
+
+
 def test_sampling_is_reproducible_by_its_seed_alone() -> None:
     def draw(seed: int | None) -> list[tuple[int, ...]]:
         engine = ToyEngine(vocabulary=12, seed=7)

@@ -61,10 +61,20 @@ def test_unknown_names_are_refused_and_the_known_ones_named() -> None:
     assert "layer4.1" in str(caught.value)
 
 
-@pytest.mark.parametrize("node", ["classifier", "classifier.1", "features.2.conv", "features.19"])
+@pytest.mark.parametrize("node", ["classifier", "classifier.1", "features.2.conv", "features.19", "features.0.0"])
 def test_what_is_no_stage_or_block_is_refused(node: str) -> None:
-    with pytest.raises(OptionError, match=f"no node '{node}'; it has features, features.0, "):
+    known = r"features\.0\.1, features\.0\.2, features\.0, features\.1, .*features\.18, features$"
+    with pytest.raises(OptionError, match=rf"no node '{node}'; it has {known}"):
         grid_shape("mobilenet_v2", node, 64, 64)
+
+
+def test_a_convolution_is_a_node_unless_its_normalisation_follows() -> None:
+    """Captioning makes the two one, and then there is nothing to read between them."""
+    assert grid_shape("vgg16", "features.28", 64, 64) == (4, 4, 512)
+    assert grid_shape("convnext_tiny", "features.2", 64, 64) == (8, 8, 192)  # its last module is a convolution
+    for name, node in (("resnet18", "conv1"), ("densenet121", "features.conv0"), ("efficientnet_b0", "features.8.0")):
+        with pytest.raises(OptionError, match=f"{name} has no node '{node}'"):
+            grid_shape(name, node, 64, 64)
 
 
 @pytest.mark.parametrize(("name", "node"), [("resnet18", "layer3.0"), ("densenet121", "features.transition1.norm")])

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equations import Weights, lstm_cell, sigmoid, softmax
 from torch import Tensor
 
 from captioner.config import ModelConfig
-from captioner.model import AdditiveAttention, CaptionModel, Grid, State, expand
+from captioner.model import Attention, CaptionModel, Grid, State, expand
 
 ROWS, COLUMNS, FEATURES, VOCABULARY = 2, 4, 1280, 11
 
@@ -38,9 +39,9 @@ def features(images: int) -> Tensor:
 
 
 VARIANTS = [{"tied": tied, "gated": gated} for tied, gated in itertools.product([True, False], [True, False])] + [
-    {"input_feeding": True},
+    {"attend": "after", "input_feeding": True},
     {"reader": "pyramid"},
-    {"reader": "pyramid", "input_feeding": True, "tied": False, "gated": False, "output_size": 9},
+    {"reader": "pyramid", "attend": "after", "input_feeding": True, "tied": False, "gated": False, "output_size": 9},
 ]
 
 
@@ -82,39 +83,28 @@ def test_one_step_by_its_equations() -> None:
     token = torch.tensor([4])
     logits, after, weights = model.step(token, state, grid)
 
-    weight = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in model.state_dict().items()}
+    weight = Weights(model)
+    linear = weight.linear
     raw = features(1)[0].numpy().astype(np.float64)  # (P, D)
-
-    def sigmoid(x: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-x))
-
-    def linear(name: str, x: np.ndarray) -> np.ndarray:
-        return x @ weight[f"{name}.weight"].T + weight.get(f"{name}.bias", 0)
-
     scale = weight["reader.norm.weight"] / np.sqrt(weight["reader.norm.running_var"] + model.reader.norm.eps)
     standard = (raw - weight["reader.norm.running_mean"]) * scale + weight["reader.norm.bias"]
     f = np.maximum(linear("reader.project", standard), 0)  # (P, F)
     hidden, cell = np.split(np.tanh(linear("initial", f.mean(axis=0))), 2)
     scores = linear("attention.score", np.tanh(linear("attention.key", f) + linear("attention.query", hidden)))[:, 0]
-    alpha = np.exp(scores - scores.max())
-    alpha /= alpha.sum()
+    alpha = softmax(scores)
     context = (alpha @ f) * sigmoid(linear("gate", hidden))
     read = np.concatenate((weight["embedding.weight"][4], context))
-    gates = read @ weight["cell.weight_ih"].T + weight["cell.bias_ih"]
-    gates = gates + hidden @ weight["cell.weight_hh"].T + weight["cell.bias_hh"]
-    i, forget, g, o = np.split(gates, 4)
-    cell = sigmoid(forget) * cell + sigmoid(i) * np.tanh(g)
-    hidden = sigmoid(o) * np.tanh(cell)
+    hidden, cell = lstm_cell(weight, "cells.0", read, hidden, cell)
     expected = linear("output", linear("output_hidden", hidden) + linear("output_context", context))
 
     np.testing.assert_allclose(weights[0].detach(), alpha, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(after.hidden[0].detach(), hidden, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(after.cell[0].detach(), cell, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(after.hidden[0, 0].detach(), hidden, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(after.cell[0, 0].detach(), cell, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(logits[0].detach(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_rows_of_one_image_share_its_grid() -> None:
-    attention = AdditiveAttention(8, 5, 6)
+    attention = Attention("additive", 8, 5, 6, sentinel=False)
     shared = torch.randn(2, 4, 8)
     grid = Grid(shared, attention.key(shared))
     hidden = torch.randn(6, 5)
@@ -154,8 +144,9 @@ def test_a_tied_output_layer_is_the_embedding() -> None:
 
 
 def test_expand_keeps_copies_side_by_side() -> None:
-    state = State(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]), torch.tensor([[5.0], [6.0]]))
+    state = State(torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([[[3.0]], [[4.0]]]), torch.tensor([[5.0], [6.0]]))
     hidden, cell, said = expand(state, 2)
+    assert hidden.shape == cell.shape == (4, 1, 1)
     assert hidden.flatten().tolist() == [1, 1, 2, 2]
     assert cell.flatten().tolist() == [3, 3, 4, 4]
     assert said.flatten().tolist() == [5, 5, 6, 6]

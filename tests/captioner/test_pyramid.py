@@ -1,4 +1,4 @@
-"""The pyramid and input feeding, against plain loops over their equations and through every room of the library."""
+"""The recurrent readers and input feeding, against plain loops over their equations and through every room."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from equations import Weights, lstm_cell, softmax
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -16,10 +17,9 @@ from torch import nn
 import captioner
 from captioner import Captioner
 from captioner.checkpoint import ModelInfo, load_model, read_info, save_model
-from captioner.engines import Array
 from captioner.engines.torch_engine import TorchEngine
 from captioner.images import load_pixels
-from captioner.model import CaptionModel, PyramidReader
+from captioner.model import CaptionModel, RecurrentReader
 from captioner.tokens import Vocabulary
 
 
@@ -27,7 +27,12 @@ from captioner.tokens import Vocabulary
 def info(tiny_info: ModelInfo) -> ModelInfo:
     """The tiny model with a pyramid over its 2 x 4 positions and input feeding."""
     architecture = tiny_info.model.replace(
-        reader="pyramid", input_feeding=True, output_size=9, tied_output=False, gated_context=False
+        reader="pyramid",
+        attend="after",
+        input_feeding=True,
+        output_size=9,
+        tied_output=False,
+        gated_context=False,
     )
     return replace(tiny_info, model=architecture)
 
@@ -68,46 +73,29 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in noise]
 
 
-def sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
-def lstm_cell(weight: dict[str, Array], name: str, suffix: str, read: Array, state: tuple[Array, Array]) -> Array:
-    """One step of an LSTM by its equations: hidden and cell, one above the other."""
-    hidden, cell = state
-    gates = read @ weight[f"{name}.weight_ih{suffix}"].T + weight[f"{name}.bias_ih{suffix}"]
-    gates = gates + hidden @ weight[f"{name}.weight_hh{suffix}"].T + weight[f"{name}.bias_hh{suffix}"]
-    i, forget, g, o = np.split(gates, 4)
-    cell = sigmoid(forget) * cell + sigmoid(i) * np.tanh(g)
-    return np.stack((sigmoid(o) * np.tanh(cell), cell))
-
-
-def weights_of(module: nn.Module) -> dict[str, Array]:
-    return {name: tensor.detach().numpy().astype(np.float64) for name, tensor in module.state_dict().items()}
-
-
-def test_a_pyramid_is_a_plain_loop_over_pairs() -> None:
+@pytest.mark.parametrize("layers", [1, 3], ids=["bilstm", "pyramid"])
+def test_a_reader_is_a_plain_loop_over_positions_and_then_pairs(layers: int) -> None:
     torch.manual_seed(0)
-    reader = PyramidReader(features=3, values=4, dropout=0.5).eval()
+    reader = RecurrentReader(features=3, values=4, dropout=0.5, layers=layers).eval()
     reader.norm.running_mean.normal_()
     reader.norm.running_var.uniform_(0.5, 2)
     features = torch.randn(2, 12, 3)
     found = reader(features)
-    assert found.shape == (2, 3, 4)
+    assert found.shape == (2, 12 // 2 ** (layers - 1), 4)
 
-    weight = weights_of(reader)
+    weight = Weights(reader)
     scale = weight["norm.weight"] / np.sqrt(weight["norm.running_var"] + reader.norm.eps)
     for image in range(2):
         below = list((features[image].numpy() - weight["norm.running_mean"]) * scale + weight["norm.bias"])
-        for layer in range(3):
+        for layer in range(layers):
             if layer > 0:
                 below = [np.concatenate(below[at : at + 2]) for at in range(0, len(below), 2)]
             directions = []
             for suffix, order in (("_l0", 1), ("_l0_reverse", -1)):
-                state, states = np.zeros((2, 2)), []
+                hidden, memory, states = np.zeros(2), np.zeros(2), []
                 for read in below[::order]:
-                    state = lstm_cell(weight, f"layers.{layer}", suffix, read, (state[0], state[1]))
-                    states.append(state[0])
+                    hidden, memory = lstm_cell(weight, f"layers.{layer}", read, hidden, memory, suffix)
+                    states.append(hidden)
                 directions.append(states[::order])
             below = [np.concatenate(both) for both in zip(*directions, strict=True)]
         np.testing.assert_allclose(found[image].detach(), below, rtol=1e-4, atol=1e-6)
@@ -117,25 +105,21 @@ def test_two_steps_of_input_feeding_by_their_equations(model: CaptionModel) -> N
     grid = model.encode(torch.randn(1, 3, 32, 64))
     state = model.start(grid)
     assert state.said.tolist() == [[0.0] * 9]
-    weight = weights_of(model)
-
-    def linear(name: str, x: Array) -> Array:
-        return np.asarray(x @ weight[f"{name}.weight"].T + weight.get(f"{name}.bias", 0))
-
+    weight = Weights(model)
+    linear = weight.linear
     f = grid.values[0].detach().numpy().astype(np.float64)  # (Q, F)
     hidden, cell = np.split(np.tanh(linear("initial", f.mean(axis=0))), 2)
     said = np.zeros(9)
     for token in (4, 7):
         logits, state, weights = model.step(torch.tensor([token]), state, grid)
         read = np.concatenate((weight["embedding.weight"][token], said))
-        hidden, cell = lstm_cell(weight, "cell", "", read, (hidden, cell))
+        hidden, cell = lstm_cell(weight, "cells.0", read, hidden, cell)
         scores = linear("attention.score", np.tanh(linear("attention.key", f) + linear("attention.query", hidden)))
-        alpha = np.exp(scores[:, 0] - scores.max())
-        alpha /= alpha.sum()
+        alpha = softmax(scores[:, 0])
         said = np.tanh(linear("output_hidden", hidden) + linear("output_context", alpha @ f))
         np.testing.assert_allclose(weights[0].detach(), np.repeat(alpha / 4, 4), rtol=1e-3, atol=1e-5)
         for found, expected in zip(state, (hidden, cell, said), strict=True):
-            np.testing.assert_allclose(found[0].detach(), expected, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(found[0].detach().reshape(-1), expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(logits[0].detach(), linear("output", said), rtol=1e-3, atol=1e-4)
 
 
@@ -150,8 +134,9 @@ def test_the_weights_are_those_of_the_grid(model: CaptionModel) -> None:
     assert not torch.allclose(groups[..., 0, 0], groups[..., 1, 0])
 
 
-def test_dropout_and_the_batchs_statistics_act_in_training_alone() -> None:
-    reader, features = PyramidReader(3, 4, dropout=0.5), torch.randn(3, 8, 3)
+@pytest.mark.parametrize("layers", [1, 3], ids=["bilstm", "pyramid"])
+def test_dropout_and_the_batchs_statistics_act_in_training_alone(layers: int) -> None:
+    reader, features = RecurrentReader(3, 4, dropout=0.5, layers=layers), torch.randn(3, 8, 3)
     reader.train()
     reader(features)
     assert not torch.equal(reader(features), reader(features))
@@ -172,17 +157,23 @@ def test_it_comes_back_from_a_directory(model: CaptionModel, info: ModelInfo, di
     save_model(tmp_path, back, told, dtype=torch.float16)
     stored = load_file(tmp_path / "model.safetensors")
     assert stored["reader.layers.2.weight_hh_l0_reverse"].dtype == torch.float16
-    assert {name for name in stored if not name.startswith("encoder.")} >= {"output.weight", "cell.weight_ih"}
+    assert {name for name in stored if not name.startswith("encoder.")} >= {"output.weight", "cells.0.weight_ih"}
 
 
 def test_a_model_older_than_these_fields_has_their_defaults(tiny_model_dir: Path, tmp_path: Path) -> None:
     values = json.loads((tiny_model_dir / "config.json").read_text())
-    for name in ("output_size", "reader", "input_feeding"):
-        del values["model"][name]
+    oldest = {"vocabulary_size", "encoder", "gated_context", "tied_output", "dropout"}
+    values["model"] = {
+        name: value
+        for name, value in values["model"].items()
+        if name in oldest or name.startswith("grid_") or (name.endswith("_size") and name != "output_size")
+    }
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert read_info(tmp_path) == read_info(tiny_model_dir)
     model = read_info(tmp_path).model
-    assert (model.reader, model.input_feeding, model.output_size) == ("projection", False, 0)
+    assert (model.reader, model.input_feeding, model.output_size) == ("none", False, 0)
+    assert (model.cell, model.layers, model.attention, model.attend) == ("lstm", 1, "additive", "before")
+    assert (model.sentinel, model.image_input) == (False, "start")
 
 
 def test_a_selected_image_goes_on_as_if_it_were_alone(model: CaptionModel, pictures: list[Image.Image]) -> None:

@@ -77,6 +77,22 @@ def test_options_come_from_the_query_too(client: FlaskClient, loaded: Captioner,
     assert response.get_json()["results"][0]["captions"] == expected
 
 
+@pytest.mark.parametrize("way", ["query", "form", "json"])
+def test_captions_are_ranked_by_consensus_where_that_is_asked_for(
+    client: FlaskClient, loaded: Captioner, jpeg: bytes, way: str
+) -> None:
+    options = {"n_best": 6, "rank": "consensus"}
+    response = {
+        "query": lambda: client.post(URL, data=jpeg, query_string=options),
+        "form": lambda: client.post(URL, data={"image": (io.BytesIO(jpeg), "a.jpg"), **options}),
+        "json": lambda: client.post(URL, json={"image": text(jpeg), **options}),
+    }[way]()
+    expected = [caption.to_row() for caption in loaded.candidates(jpeg, **options)]
+    by_score = [caption.to_row() for caption in loaded.candidates(jpeg, n_best=6)]
+    assert expected != by_score, "another order, else the test shows nothing"
+    assert response.get_json()["results"] == [{"captions": expected}]
+
+
 def test_attention_weights_come_with_the_best_caption(client: FlaskClient, loaded: Captioner, jpeg: bytes) -> None:
     attention = client.post(f"{URL}?attention=true", data=jpeg).get_json()["results"][0]["attention"]
     expected = loaded(jpeg).attention
@@ -144,6 +160,10 @@ def test_an_image_of_too_many_pixels_is_refused(client: FlaskClient, refused: Re
         ("length_penalty", 10**400),
         ("length_penalty", {}),
         ("no_repeat_ngram", "x"),
+        ("rank", "votes"),
+        ("rank", ["score", "consensus"]),
+        ("method", "magic"),
+        ("method", 1),
         ("attention", "perhaps"),
         ("attention", 2),
         ("model", 3),

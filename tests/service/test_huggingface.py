@@ -94,6 +94,20 @@ def test_other_ways_to_send_an_image_work_too(client: FlaskClient, loaded: Capti
         assert generated(reply) == [loaded(jpeg).text]
 
 
+def test_options_that_they_have_no_name_for_stand_beside_their_parameters(
+    client: FlaskClient, loaded: Captioner, jpeg: bytes
+) -> None:
+    expected = [caption.text for caption in loaded.candidates(jpeg, n_best=6, rank="consensus")]
+    assert expected != [caption.text for caption in loaded.candidates(jpeg, n_best=6)]
+    body = {"inputs": text(jpeg), "parameters": {"num_return_sequences": 6}}
+    for reply in (
+        client.post("/", json=body | {"rank": "consensus"}),
+        client.post("/?rank=consensus", json=body),
+        client.post("/?rank=consensus&n_best=6", data=jpeg),
+    ):
+        assert generated(reply) == expected
+
+
 @pytest.mark.parametrize("group", [None, "generation_parameters", "generate_kwargs"])
 @pytest.mark.parametrize(
     ("parameters", "options"),

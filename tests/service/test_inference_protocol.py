@@ -61,6 +61,15 @@ def test_several_images_are_several_captions(client: FlaskClient, loaded: Captio
     }
 
 
+def test_options_are_parameters(client: FlaskClient, loaded: Captioner, jpeg: bytes, png: bytes) -> None:
+    options = {"beam_size": 6, "length_penalty": 1.5, "rank": "consensus"}
+    expected = [loaded(image, **options).text for image in (jpeg, png)]
+    by_score = [loaded(image, **options | {"rank": "score"}).text for image in (jpeg, png)]
+    assert expected != by_score, "else the test shows nothing"
+    reply = client.post(URL, json={"parameters": options, "inputs": [tensor(jpeg, png)]}).get_json()
+    assert reply["outputs"][0]["data"] == expected
+
+
 def test_without_an_id_the_request_has_its_own(client: FlaskClient, jpeg: bytes) -> None:
     reply = client.post(URL, json={"inputs": [tensor(jpeg)]}, headers={"X-Request-ID": "mine"}).get_json()
     assert reply["id"] == "mine"

@@ -120,6 +120,19 @@ def test_the_ranges_are_those_that_are_enforced(loaded: Captioner, document: dic
                 loaded.options(**parse_options({"method": method, name: beyond}, limits).decoding)
 
 
+def test_the_choices_are_those_that_are_enforced(loaded: Captioner, document: dict[str, Any]) -> None:
+    parameters = operations(document)["POST /v1/caption"]["parameters"]
+    choices = {one["name"]: one["schema"]["enum"] for one in parameters if "enum" in one["schema"]}
+    assert choices.pop("model") == [loaded.name]
+    assert choices == {"method": ["beam", "sample"], "rank": ["score", "consensus"]}
+    for name, values in choices.items():
+        for value in values:
+            loaded.options(**parse_options({name: value}, LIMITS).decoding)
+        for wrong in ("magic", 1):
+            with pytest.raises(ValueError, match=f"{name} must be {' or '.join(values)}"):
+                loaded.options(**parse_options({name: wrong}, LIMITS).decoding)
+
+
 def test_keys_and_counted_requests_are_told_where_there_are_any(loaded: Captioner, document: dict[str, Any]) -> None:
     assert "securitySchemes" not in document["components"]
     guarded = described(loaded, ServiceConfig(api_keys=(KEY,), requests_per_minute=60))

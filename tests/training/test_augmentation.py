@@ -8,14 +8,9 @@ from PIL import Image
 
 from captioner.config import ImageConfig
 from captioner.images import to_array
-from training.augmentation import STRETCH, augment, random_box
-from training.recipe import Stage
+from training.augmentation import STRETCH, Augmentation, augment, random_box
 
 CONFIG = ImageConfig(height=24, width=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-
-def stage(**options: object) -> Stage:
-    return Stage(epochs=1, train_encoder=True, encoder_rate=1, **({"flip": False} | options))  # type: ignore[arg-type]
 
 
 def ramp(width: int = 320, height: int = 240) -> Image.Image:
@@ -55,7 +50,7 @@ def test_random_boxes_cover_all_sizes_proportions_and_places() -> None:
 def test_a_crop_shows_a_part_of_the_picture_in_full_size() -> None:
     random = np.random.default_rng(1)
     for _ in range(20):
-        red, green, blue = augment(ramp(), CONFIG, stage(crop=0.3), random)
+        red, green, blue = augment(ramp(), CONFIG, Augmentation(flip=False, crop=0.3), random)
         assert red.shape == (24, 32)
         assert (np.diff(red, axis=1) > -1e-6).all(), "not mirrored"
         assert (np.diff(green, axis=0) > -1e-6).all(), "not upside down"
@@ -69,7 +64,7 @@ def test_colours_vary_within_the_bound_and_leave_the_place_alone() -> None:
     plain = to_array(ramp(), CONFIG)
     means = []
     for _ in range(100):
-        changed = augment(ramp(), CONFIG, stage(colour=0.3), random)
+        changed = augment(ramp(), CONFIG, Augmentation(flip=False, colour=0.3), random)
         assert 0 <= changed.min() <= changed.max() <= 1
         assert np.corrcoef(changed[0].ravel(), plain[0].ravel())[0, 1] > 0.9
         means.append(changed.mean() / plain.mean())
@@ -79,4 +74,5 @@ def test_colours_vary_within_the_bound_and_leave_the_place_alone() -> None:
 
 def test_without_augmentation_a_picture_is_as_the_captioner_sees_it() -> None:
     random = np.random.default_rng(0)
-    np.testing.assert_array_equal(augment(ramp(), CONFIG, stage(), random), to_array(ramp(), CONFIG))
+    found = augment(ramp(), CONFIG, Augmentation(flip=False), random)
+    np.testing.assert_array_equal(found, to_array(ramp(), CONFIG))

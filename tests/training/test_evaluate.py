@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 import captioner
 from captioner.checkpoint import read_info
 from captioner.errors import DataError, OptionError
+from captioner.ngrams import NgramModel
+from captioner.reading import WordReader
+from captioner.tokens import WordTokenizer
 from training.datasets import Example
+from training.diction import describe_diction, diction
 from training.evaluate import evaluate, main, record
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
@@ -78,6 +83,39 @@ def test_predictions_are_the_models_own_with_all_references(
     assert figures["engine"] == "torch cpu fp32"
 
 
+def test_wording_is_measured_beside_that_of_the_first_references(
+    learnt_run: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ["--model", str(learnt_run / "model"), "--data", str(toy_data), "--tokenizer", "simple"]
+    assert main([*arguments, "--json", str(out), "--max-length", "1"]) == 0  # cut short: "a" or "one" of each picture
+    figures = json.loads(out.read_text())
+    said = [row["captions"][0]["text"] for row in figures["predictions"]]
+    assert set(said) <= {"a", "one"}
+    assert figures["diction"]["captions"] == diction([[word] for word in said])
+    assert figures["diction"]["captions"]["dangling"] == said.count("a")
+    words = ["a", *("square", "circle", "cross"), *("red", "green", "blue", "yellow")]
+    expected = {"captions": 12, "dangling": 0, "length": 3, "words": len(words), "different": 12}
+    assert {name: figures["diction"]["references"][name] for name in expected} == expected
+    shown = [f"{who:12} {describe_diction(wording)}" for who, wording in figures["diction"].items()]
+    assert capsys.readouterr().out.splitlines()[-2:] == shown
+
+
+def test_symbols_are_worded_only_where_they_are_read_as_words(
+    learnt_captioner: captioner.Captioner, toy_data: Path, toy_examples: dict[str, list[Example]]
+) -> None:
+    """A language whose words are single phones, called as the words are."""
+    words = learnt_captioner.info.vocabulary.tokens[4:]
+    captions = [WordTokenizer().tokenize(text) for example in toy_examples["train"] for text in example.captions]
+    reader = WordReader({word: [(word,)] for word in words}, NgramModel.learn(captions))
+    info = replace(learnt_captioner.info, tokenizer="symbols")
+    unread, read = (captioner.Captioner(learnt_captioner.engine, info, one) for one in (None, reader))
+    assert evaluate(unread, toy_data, "dev", "simple")["diction"] == {}
+    expected = evaluate(learnt_captioner, toy_data, "dev", "simple")["diction"]
+    assert expected["captions"]["words"] > 5
+    assert evaluate(read, toy_data, "dev", "simple")["diction"] == expected
+
+
 def test_an_unknown_decoding_option_raises(learnt_captioner: captioner.Captioner, toy_data: Path) -> None:
     with pytest.raises(OptionError, match="unknown option beam"):
         evaluate(learnt_captioner, toy_data, "dev", "simple", beam=3)
@@ -111,15 +149,14 @@ def test_figures_are_recorded_in_the_config_and_only_there(model_dir: Path, toy_
     assert {name for name in before if before[name] != after[name]} == {"config.json"}
     assert set(after) == set(before)
     figures, recorded = json.loads(out.read_text()), read_info(model_dir)
-    assert recorded.figures == {
-        "dev": {name: figures[name] for name in ("scores", "images", "tokenizer", "decoding", "engine")}
-    }
+    kept = ("scores", "diction", "images", "tokenizer", "decoding", "engine")
+    assert recorded.figures == {"dev": {name: figures[name] for name in kept}}
     assert recorded.to_dict() | {"figures": {}} == info.to_dict() | {"figures": {}}
     assert captioner.load(model_dir, device="cpu").name == "toy"
 
 
 def test_another_splits_figures_are_kept(model_dir: Path) -> None:
-    figures = {"scores": {"CIDEr": 0.5}, "images": 4, "tokenizer": "ptb", "decoding": {}, "engine": "torch cpu fp32"}
+    figures = {"scores": {"CIDEr": 0.5}, "diction": {}, "images": 4, "tokenizer": "ptb", "decoding": {}, "engine": "x"}
     record(model_dir, figures | {"split": "dev", "predictions": [1]})
     record(model_dir, figures | {"split": "test", "predictions": [1]})
     record(model_dir, figures | {"split": "dev", "images": 5})

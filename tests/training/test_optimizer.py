@@ -8,8 +8,8 @@ from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
 from captioner.model import CaptionModel
-from training.optimizer import make_optimizer, moving_average, schedule
-from training.recipe import Stage
+from training.optimizer import Learner, make_optimizer, moving_average, schedule
+from training.recipe import Recipe, Stage
 
 FROZEN = Stage(epochs=1, decoder_rate=3e-3)
 LEARNING = Stage(epochs=1, decoder_rate=3e-3, train_encoder=True, encoder_rate=2e-4)
@@ -49,11 +49,54 @@ def test_a_learning_stage_trains_everything_at_two_rates(model: CaptionModel) ->
         assert rate == (2e-4 if name.startswith("encoder.") else 3e-3), name
 
 
+def test_frozen_modules_are_in_no_group(model: CaptionModel) -> None:
+    make_optimizer(model, LEARNING, weight_decay=0.1)
+    partly = LEARNING.replace(frozen="features.3", views=2)
+    groups = groups_of(model, make_optimizer(model, partly, weight_decay=0.1))
+    frozen = {
+        name
+        for name, _ in model.named_parameters()
+        if name.startswith(tuple(f"encoder.backbone.features.{block}." for block in range(4)))
+    }
+    assert len(frozen) > 20
+    assert set(groups) == {name for name, _ in model.named_parameters()} - frozen
+    assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == frozen
+
+
+def test_a_learner_goes_on_where_its_states_were_taken(model: CaptionModel, toy_recipe: Recipe) -> None:
+    recipe = toy_recipe.replace(gradient_clip=0.5)
+
+    def learn(learner: Learner, *steps: int) -> None:
+        for step in steps:
+            learner.learn(sum((weight**2).sum() * (step + 1) for weight in learner.model.parameters()), step / 4)
+
+    whole = Learner(copy.deepcopy(model), recipe, LEARNING)
+    learn(whole, 0, 1)
+    states = copy.deepcopy(whole.states())
+    learn(whole, 2, 3)
+    resumed = Learner(copy.deepcopy(model), recipe, LEARNING)
+    resumed.restore(states)
+    learn(resumed, 2, 3)
+    for mine, theirs in ((resumed.model, whole.model), (resumed.average, whole.average)):
+        for (name, found), expected in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(found, expected), name
+    assert resumed.rate == whole.rate == pytest.approx(3e-3 * schedule(3 / 4, LEARNING.warmup))
+    name = "output_hidden.weight"
+    assert not torch.equal(whole.average.state_dict()[name], whole.model.state_dict()[name])
+
+
+def test_a_learner_averages_what_it_has_learnt(model: CaptionModel, toy_recipe: Recipe) -> None:
+    learner = Learner(model, toy_recipe.replace(average_decay=0.0), LEARNING)
+    learner.learn(model.output.weight.square().sum(), 0.1)
+    assert torch.equal(learner.average.output.weight, model.output.weight)
+    assert learner.average.output.weight is learner.average.embedding.weight
+
+
 def test_matrices_decay_and_nothing_else(model: CaptionModel) -> None:
     groups = groups_of(model, make_optimizer(model, LEARNING, weight_decay=0.1))
     for name, parameter in model.named_parameters():
         assert groups[name][1] == (0.1 if parameter.dim() > 1 else 0), name
-    assert groups["cell.bias_hh"][1] == 0
+    assert groups["cells.0.bias_hh"][1] == 0
     assert groups["embedding.weight"][1] == 0.1
     assert groups["encoder.backbone.features.0.1.weight"][1] == 0, "batch-norm scale"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from training.recipe import Recipe, Stage
 from training.run_folder import RunFolder
 from training.train import train
 
-WEIGHTS = ("last.pt", "best.pt", "start-1.pt")
 Run = Callable[..., None]
 
 
@@ -77,7 +77,10 @@ def assert_equal(ours: Any, theirs: Any, where: str) -> None:
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
     assert read_curve(ours) == read_curve(theirs)
-    for name in WEIGHTS:
+    weights = sorted(path.name for path in theirs.glob("*.pt"))
+    assert weights == sorted(path.name for path in ours.glob("*.pt"))
+    assert {"last.pt", "best.pt"} <= set(weights)
+    for name in weights:
         loaded = (torch.load(folder / name, weights_only=True) for folder in (ours, theirs))
         assert_equal(*loaded, name)
     for name in ("model.safetensors", "config.json"):
@@ -133,6 +136,56 @@ def test_patience_is_remembered(run: Run, toy_recipe: Recipe, tmp_path: Path, mo
     assert len(read_curve(tmp_path / "whole")) == 5
     for epoch in (2, 1, 1):  # amid stage 0's patience, after its end, amid stage 1's
         interrupt_evaluation(monkeypatch, run, epoch, recipe=recipe, resume=True)
+    run(recipe, resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.fixture
+def varied(toy_recipe: Recipe, toy_run: Path) -> Recipe:
+    """A stage on views behind frozen modules, then scheduled sampling, a reward, and a teacher; ten evaluations."""
+    base = Stage(epochs=1, images_per_batch=4, decoder_rate=1e-2)
+    stages = (
+        base.replace(epochs=2, train_encoder=True, encoder_rate=1e-3, frozen="features.2", views=2, crop=0.8),
+        base.replace(scheduled_sampling=0.5, evaluations=3),
+        base.replace(
+            epochs=2,
+            objective="reward",
+            decoder_rate=1e-3,
+            samples=3,
+            sample_length=8,
+            likelihood_share=0.3,
+            evaluations=2,
+        ),
+        base.replace(distillation=0.5),
+    )
+    return toy_recipe.replace(stages=stages, patience=9, teachers=(str(toy_run / "model"),))
+
+
+VARIED = [(0, 0, 0), (0, 1, 0), *((1, 0, part) for part in range(3))]
+VARIED += [*((2, epoch, part) for epoch in range(2) for part in range(2)), (3, 0, 0)]
+
+
+def test_all_kinds_of_stages_interrupted_after_every_evaluation(
+    run: Run, varied: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(varied, "whole")
+    curve = read_curve(tmp_path / "whole")
+    assert [(row["stage"], row["epoch"], row["part"]) for row in curve] == VARIED
+    for number in range(len(VARIED)):
+        interrupt_evaluation(monkeypatch, run, min(number, 1), recipe=varied, resume=True)
+        assert len(read_curve(tmp_path / "run")) == number
+    run(varied, resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_resumed_run_does_not_need_the_model_that_it_started_from(
+    run: Run, varied: Recipe, toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = shutil.copytree(toy_run / "model", tmp_path / "start")
+    recipe = varied.replace(start=str(start), stages=varied.stages[:2], teachers=())
+    run(recipe, "whole")
+    interrupt_evaluation(monkeypatch, run, 1, recipe=recipe)
+    (start / "model.safetensors").unlink()
     run(recipe, resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 

@@ -12,12 +12,24 @@ from captioner.model import CaptionModel
 from training.recipe import Recipe
 from training.run_folder import Progress, RunFolder
 
-PROGRESS = Progress(stage=1, epoch=2, best=0.5, stale=1, history=[{"epoch": 0, "loss": 2.5}, {"epoch": 1, "loss": 1.5}])
+HISTORY = [{"epoch": 0, "loss": 2.5}, {"epoch": 1, "loss": 1.5}]
+PROGRESS = Progress(stage=1, epoch=2, part=1, best=0.5, stale=1, history=HISTORY)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, toy_recipe: Recipe) -> RunFolder:
     return RunFolder(tmp_path / "deep" / "run", toy_recipe)
+
+
+def test_progress_goes_from_part_to_part_to_epoch_to_stage() -> None:
+    progress, places = Progress(), []
+    for _ in range(5):
+        progress.finish_part(2)
+        places.append((progress.epoch, progress.part, progress.stale, progress.begun))
+    assert places == [(0, 1, 1, True), (1, 0, 2, True), (1, 1, 3, True), (2, 0, 4, True), (2, 1, 5, True)]
+    progress.finish_stage()
+    assert progress == Progress(stage=1)
+    assert not progress.begun
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,10 +14,17 @@ import captioner
 from captioner.checkpoint import load_model
 from captioner.encoder import GridEncoder
 from captioner.errors import DataError, OptionError, WeightsError
+from captioner.model import Grid
 from captioner.tokens import WordTokenizer
+from training import train as module
+from training.batching import Batch
 from training.datasets import Example
+from training.loss import Likelihood
+from training.optimizer import schedule
 from training.recipe import Recipe, Stage
 from training.train import train
+
+REWARDED = Stage(epochs=1, objective="reward", images_per_batch=4, decoder_rate=1e-2, samples=3, sample_length=8)
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -37,9 +45,10 @@ def test_loss_falls_and_the_captions_are_learnt(
 
 def test_history_tells_every_epoch(toy_run: Path) -> None:
     history = read_history(toy_run)
-    assert [(epoch["stage"], epoch["epoch"]) for epoch in history] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    places = [(epoch["stage"], epoch["epoch"], epoch["part"]) for epoch in history]
+    assert places == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
     for epoch in history:
-        assert list(epoch) == ["stage", "epoch", "loss", "dev_cider", "seconds"]
+        assert list(epoch) == ["stage", "epoch", "part", "loss", "dev_cider", "seconds"]
         assert epoch["loss"] > 0
         assert 0 <= epoch["dev_cider"] <= 10
 
@@ -108,6 +117,91 @@ def test_only_the_second_stage_changes_the_encoder_and_never_its_statistics(toy_
         assert torch.equal(averaged[name], value) == (name not in parameters), name
 
 
+def test_frozen_modules_stay_and_later_ones_learn(
+    toy_recipe: Recipe, toy_weights: Path, toy_data: Path, toy_cache: Path, tmp_path: Path
+) -> None:
+    stage = Stage(epochs=1, train_encoder=True, images_per_batch=4, decoder_rate=1e-2, encoder_rate=1e-2)
+    stage = stage.replace(frozen="features.2", views=2, crop=0.8)
+    train(toy_recipe.replace(stages=(stage,)), toy_data, tmp_path / "run", cache=toy_cache)
+    initial = torch.load(toy_weights, weights_only=True)
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    averaged = {name.removeprefix("module."): value for name, value in last["average"].items()}
+    parameters = {name for name, _ in GridEncoder("mobilenet_v2", "features.4").backbone.named_parameters()}
+    for state in (state_of_encoder(last["model"]), state_of_encoder(averaged)):
+        changed = {name for name, value in state.items() if not torch.equal(value, initial[name])}
+        assert changed == {name for name in parameters if int(name.split(".")[1]) > 2}
+
+
+class Recording(Likelihood):
+    """The objective itself; it also notes which captions each part of an epoch had, and where its randomness began."""
+
+    parts: ClassVar[list[list[tuple[int, int]]]] = []
+    seeds: ClassVar[set[int]] = set()
+
+    def __call__(self, grid: Callable[[], Grid], batch: Batch, done: float) -> torch.Tensor:
+        copies = len(batch.captions) // len(batch.images)
+        images = batch.images.repeat(copies).tolist()
+        self.seeds.add(torch.initial_seed())
+        self.parts[-1] += [pair for pair in zip(images, batch.captions.tolist(), strict=True) if pair[1] >= 0]
+        return super().__call__(grid, batch, done)
+
+
+def test_evaluations_share_out_the_batches_of_an_epoch(
+    toy_recipe: Recipe, toy_data: Path, toy_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[list[tuple[int, int]]] = []
+    monkeypatch.setattr(Recording, "parts", parts)
+    monkeypatch.setattr(Recording, "seeds", set())
+    monkeypatch.setattr(module, "Likelihood", Recording)
+    real = module.run_part
+
+    def run_part(*arguments: Any) -> float:
+        parts.append([])
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "run_part", run_part)
+    stage = Stage(epochs=2, images_per_batch=5, decoder_rate=1e-2, evaluations=3)  # five batches of up to five
+    recipe = toy_recipe.replace(stages=(stage,), patience=6)
+    progress = train(recipe, toy_data, tmp_path / "run", cache=toy_cache)
+    places = [(row["stage"], row["epoch"], row["part"]) for row in progress.history]
+    assert places == [(0, epoch, part) for epoch in (0, 1) for part in (0, 1, 2)]
+    everything = sorted((image, caption) for image in range(12) for caption in range(2))
+    for epoch in (parts[:3], parts[3:]):
+        assert sorted(pair for part in epoch for pair in part) == everything, "each caption once"
+        assert sorted(-(-len(part) // 5) for part in epoch) == [1, 2, 2]
+    assert parts[:3] != parts[3:]
+    assert len(Recording.seeds) == 6, "each part has a dropout of its own"
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [0, 1000, 2000, 3000, 4000, 5000]
+    # The rate follows the share of the stage that is over: before the parts, 0, 1/6, ... after a warmup of a tenth.
+    expected = [1e-2 * schedule(part / 6, 0.1) for part in range(6)]
+    rates = [event.value for event in events.Scalars("train/learning_rate")]
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_patience_counts_evaluations(still: Recipe, toy_data: Path, toy_cache: Path, tmp_path: Path) -> None:
+    stages = (still.stages[0].replace(images_per_batch=4, evaluations=2),)
+    progress = train(still.replace(stages=stages), toy_data, tmp_path / "run", cache=toy_cache)
+    assert [(row["epoch"], row["part"]) for row in progress.history] == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_more_evaluations_than_batches_are_refused(
+    toy_recipe: Recipe, toy_data: Path, toy_cache: Path, tmp_path: Path
+) -> None:
+    recipe = toy_recipe.replace(stages=(Stage(epochs=1, images_per_batch=12, evaluations=3),))
+    with pytest.raises(OptionError, match=r"Stage\.evaluations is 3, but an epoch has 2 batches"):
+        train(recipe, toy_data, tmp_path / "run", cache=toy_cache)
+
+
+def test_a_run_with_scheduled_sampling_learns(
+    toy_recipe: Recipe, toy_data: Path, toy_cache: Path, tmp_path: Path
+) -> None:
+    stage = Stage(epochs=12, images_per_batch=4, decoder_rate=2e-2, scheduled_sampling=0.5)
+    recipe = toy_recipe.replace(dropout=0.0, patience=12, stages=(stage,))
+    losses = [row["loss"] for row in train(recipe, toy_data, tmp_path / "run", cache=toy_cache).history]
+    assert max(losses[-3:]) < 0.7 * losses[0]
+
+
 def test_the_average_is_what_is_kept_and_each_stage_averages_afresh(
     toy_recipe: Recipe, toy_run: Path, toy_data: Path, toy_cache: Path, tmp_path: Path
 ) -> None:
@@ -155,10 +249,11 @@ def first_loss(
     """Loss of the first epoch with some fields changed, when training begins with the given stage."""
 
     @cache
-    def run(number: int, **changes: float) -> float:
+    def run(number: int, **changes: Any) -> float:
         of_stage = {name: value for name, value in changes.items() if name in Stage.__dataclass_fields__}
         of_recipe = {name: value for name, value in changes.items() if name not in of_stage}
-        stage = toy_recipe.stages[number].replace(**{"epochs": 1, "warmup": 0.0} | of_stage)
+        base = (*toy_recipe.stages, REWARDED, toy_recipe.stages[1].replace(frozen="features.2", views=2))[number]
+        stage = base.replace(**{"epochs": 1, "warmup": 0.0} | of_stage)
         recipe = toy_recipe.replace(**of_recipe, stages=(stage,))
         return train(recipe, toy_data, tmp_path_factory.mktemp("run"), cache=toy_cache).history[0]["loss"]
 
@@ -174,10 +269,17 @@ def first_loss(
         (0, {"second_moment_decay": 0.5}),
         *((1, {"flip": False}), (1, {"decoder_rate": 0.1}), (1, {"encoder_rate": 0.1})),
         *((1, {"crop": 1.0}), (1, {"colour": 0.0})),
+        *((0, {"views": 1}), (0, {"views": 1, "crop": 0.5}), (0, {"scheduled_sampling": 0.9})),
+        *((1, {"frozen": "features.2", "views": 2}), (3, {"frozen": "features.3"}), (3, {"views": 3})),
+        *((3, {"crop": 1.0}), (3, {"encoder_rate": 0.1})),
+        *((2, {"samples": 4}), (2, {"sample_length": 3}), (2, {"likelihood_share": 0.5}), (2, {"flip": False})),
+        (0, {"objective": "reward", "attention_penalty": 0.0}),
+        *((0, {"cell": "gru"}), (0, {"layers": 2}), (0, {"attention": "dot"}), (0, {"attend": "after"})),
+        *((0, {"image_input": "both"}), (0, {"reader": "bilstm"})),
     ],
     ids=str,
 )
-def test_fields_take_effect(first_loss: Callable[..., float], stage: int, change: dict[str, float]) -> None:
+def test_fields_take_effect(first_loss: Callable[..., float], stage: int, change: dict[str, Any]) -> None:
     assert first_loss(stage, **change) != first_loss(stage)
 
 

@@ -29,7 +29,7 @@ def test_command_trains_and_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(module, "predict", interrupt)
         assert main(command) == 1
-    assert "training: stopped; --resume goes on after the last finished epoch" in capsys.readouterr().err
+    assert "training: stopped; --resume goes on after the last evaluation" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
     out = capsys.readouterr().out
     assert f"the model is in {folder / 'model'}" in out

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,30 +13,44 @@ import torch
 from captioner.captioner import Captioner
 from captioner.config import ImageConfig
 from captioner.images import load_pixels
+from training.augmentation import Augmentation
 from training.inputs import Features, Pictures, prefetch
-from training.recipe import Stage
 
 IMAGES, ROWS, COLUMNS, WIDTH = 6, 2, 3, 4
 
 
-def make_features() -> np.ndarray:
-    return np.arange(IMAGES * ROWS * COLUMNS * WIDTH, dtype=np.float16).reshape(IMAGES, ROWS * COLUMNS, WIDTH)
+def make_features(views: int = 1) -> np.ndarray:
+    values = np.arange(views * IMAGES * ROWS * COLUMNS * WIDTH, dtype=np.float16)
+    return values.reshape(views, IMAGES, ROWS * COLUMNS, WIDTH)
 
 
 def test_features_come_in_the_order_asked_for() -> None:
     features = make_features()
-    loaded = Features(features, ROWS, flip=False).load(np.array([4, 1, 4]), np.random.default_rng(0))
+    loaded = Features(features).load(np.array([4, 1, 4]), np.random.default_rng(0))
     assert loaded.dtype == torch.float32
-    np.testing.assert_array_equal(loaded.numpy(), features[[4, 1, 4]])
+    np.testing.assert_array_equal(loaded.numpy(), features[0, [4, 1, 4]])
+
+
+def test_each_load_takes_one_of_the_versions_of_a_picture_at_random() -> None:
+    features = make_features(views=3)
+    images = np.arange(IMAGES).repeat(100)
+    loaded = Features(features).load(images, np.random.default_rng(0)).numpy()
+    taken = (loaded == features[:, images]).all(axis=(2, 3))  # (V, images)
+    assert (taken.sum(axis=0) == 1).all(), "each is one version of its own picture, whole"
+    counts = taken.reshape(3, IMAGES, 100).sum(axis=2)
+    assert counts.min() > 15, "each version of each picture occurs, not one for a whole batch"
+    again, other = (Features(features).load(images, np.random.default_rng(seed)).numpy() for seed in (0, 1))
+    np.testing.assert_array_equal(loaded, again)
+    assert not np.array_equal(loaded, other)
 
 
 def test_flip_mirrors_the_columns_of_about_half_the_grids() -> None:
     features = make_features()
-    mirrored = features.reshape(IMAGES, ROWS, COLUMNS, WIDTH)[:, :, ::-1].reshape(features.shape)
+    mirrored = features.reshape(1, IMAGES, ROWS, COLUMNS, WIDTH)[:, :, :, ::-1].reshape(features.shape)
     images = np.arange(IMAGES).repeat(100)
-    loaded = Features(features, ROWS, flip=True).load(images, np.random.default_rng(0)).numpy()
-    as_is = (loaded == features[images]).all(axis=(1, 2))
-    flipped = (loaded == mirrored[images]).all(axis=(1, 2))
+    loaded = Features(features, mirror=ROWS).load(images, np.random.default_rng(0)).numpy()
+    as_is = (loaded == features[0, images]).all(axis=(1, 2))
+    flipped = (loaded == mirrored[0, images]).all(axis=(1, 2))
     assert (as_is ^ flipped).all()
     assert 250 < flipped.sum() < 350
     np.testing.assert_array_equal(features, make_features(), err_msg="the cached features themselves were mirrored")
@@ -44,29 +59,32 @@ def test_flip_mirrors_the_columns_of_about_half_the_grids() -> None:
 def test_features_read_a_cache_that_is_not_writable(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", make_features())
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
-    loaded = Features(mapped, ROWS, flip=True).load(np.arange(IMAGES), np.random.default_rng(0))
+    loaded = Features(mapped, mirror=ROWS).load(np.arange(IMAGES), np.random.default_rng(0))
     loaded += 1  # torch would warn of a tensor over read-only memory
 
 
 def test_features_and_pictures_give_the_model_its_grid(tiny_captioner: Captioner, photo: Path) -> None:
     model, config = tiny_captioner.engine.model, tiny_captioner.info.image  # type: ignore[attr-defined]
     random = np.random.default_rng(0)
-    pictures = Pictures([photo], config, Stage(epochs=1, train_encoder=True, encoder_rate=1, flip=False))
+    pictures = Pictures([photo], config, Augmentation(flip=False))
     loaded = pictures.load(np.array([0, 0]), random)
     assert loaded.is_contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         seen = pictures.grid(model, loaded)
-        features = Features(model.encoder(loaded).numpy(), model.config.grid_rows, flip=False)
-        read = features.grid(model, features.load(np.array([0, 1]), random))
-    for mine, theirs in zip(seen, read, strict=True):
-        torch.testing.assert_close(mine, theirs)
+        whole = Features(model.encoder(loaded).numpy()[None])
+        part = Features(model.encoder.begin(loaded, "features.3").numpy()[None], node="features.3")
+        for features in (whole, part):
+            behind = features.load(np.array([0, 1]), random)
+            assert behind.dim() == (4 if features is part else 3)
+            for mine, theirs in zip(seen, features.grid(model, behind), strict=True):
+                torch.testing.assert_close(mine, theirs)
 
 
 CONFIG = ImageConfig(height=30, width=40)
 
 
-def load_many(photo: Path, count: int = 100, seed: int = 0, **stage: object) -> np.ndarray:
-    pictures = Pictures([photo], CONFIG, Stage(epochs=1, train_encoder=True, encoder_rate=1, **stage))  # type: ignore[arg-type]
+def load_many(photo: Path, count: int = 100, seed: int = 0, **changes: Any) -> np.ndarray:
+    pictures = Pictures([photo], CONFIG, Augmentation(**changes))
     return pictures.load(np.zeros(count, dtype=np.int64), np.random.default_rng(seed)).numpy()
 
 
@@ -84,7 +102,7 @@ def test_pictures_are_mirrored_half_of_the_time(photo: Path) -> None:
 
 
 def test_augmentation_follows_from_the_generator_alone(photo: Path) -> None:
-    options = {"flip": True, "crop": 0.5, "colour": 0.2}
+    options: dict[str, Any] = {"flip": True, "crop": 0.5, "colour": 0.2}
     first, again, other = (load_many(photo, count=8, seed=seed, **options) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
