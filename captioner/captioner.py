@@ -32,7 +32,8 @@ class Caption:
         score: ``log_probability`` normalised by length; captions of one picture are ranked by it, unless the option
             ``rank`` is ``consensus``.
         token_scores: natural logarithm of each token's probability.
-        attention: (T, rows, columns) weights, each token's summing to one: where the model looked.
+        attention: (T, rows, columns) weights, each token's summing to one, or with a sentinel to less: where the model
+            looked.
         model: the model's name.
         words: what phones read like, see :mod:`captioner.reading`; None where the text is words already, or the model
             brings no lexicon.

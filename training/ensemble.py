@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from captioner.checkpoint import ModelInfo, load_model
+from captioner.captioner import Captioner, load
+from captioner.checkpoint import load_model
 from captioner.engines import FloatArray, Grid, IntArray, State
 from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import DataError
-from training.autocast import autocast
 
 
 class Ensemble:
@@ -26,7 +25,6 @@ class Ensemble:
 
     def __init__(self, engines: Sequence[TorchEngine]) -> None:
         self._engines = list(engines)
-        self.device = self._engines[0].device
         self.name = f"mean of {len(self._engines)}, {self._engines[0].name}"
 
     def encode(self, pixels: FloatArray) -> Grid:
@@ -51,30 +49,26 @@ class Ensemble:
         """See :meth:`captioner.engines.Decoder.select`."""
         return [engine.select(own, rows) for engine, own in zip(self._engines, value, strict=True)]
 
-    @torch.inference_mode()
-    def expect(self, grid: Grid, tokens: Tensor) -> Tensor:
-        """Teacher forcing: (N, T) tokens, from bos on → (N, T, V) mean probabilities."""
-        mean = torch.zeros(())
-        for engine, own in zip(self._engines, grid, strict=True):
-            with autocast(self.device):
-                logits, _ = engine.model(own, tokens.to(self.device))
-            mean = mean.to(self.device) + logits.float().softmax(dim=-1) / len(self._engines)
-        return mean
 
-
-def load_ensemble(models: Sequence[str | Path], device: str | None = None) -> tuple[Ensemble, ModelInfo]:
-    """Several models by name or directory, and what the first says of itself.
+def load_ensemble(models: Sequence[str | Path], *, device: str | None = None, precision: str = "fp32") -> Captioner:
+    """Several models by name or directory as one captioner, which decodes with the options of the first; one as it is.
 
     Raises:
-        DataError: their vocabularies differ, or how they prepare pictures.
+        DataError: their vocabularies or grids differ, or how they prepare pictures.
         ModelError: one cannot be loaded.
+        OptionError: the device or precision is unknown or not there.
     """
+    if len(models) == 1:
+        return load(models[0], device=device, precision=precision)
     loaded = [load_model(model) for model in models]
     _, first = loaded[0]
     for name, (_, info) in zip(models, loaded, strict=True):
-        if info.vocabulary.tokens != first.vocabulary.tokens or info.image != first.image:
+        grid = (info.model.grid_rows, info.model.grid_columns)
+        same = info.vocabulary == first.vocabulary and info.image == first.image
+        if not same or grid != (first.model.grid_rows, first.model.grid_columns):
             raise DataError(
-                f"{name} and {models[0]} do not fit together: train them on the same data, with the same min_count, "
-                "tokenizer and image settings"
+                f"{name} and {models[0]} cannot speak together: train them on the same data with the same tokenizer, "
+                "min_count, pictures and grid"
             )
-    return Ensemble([TorchEngine(model, device=device) for model, _ in loaded]), first
+    info = replace(first, name="+".join(info.name for _, info in loaded))
+    return Captioner(Ensemble([TorchEngine(model, device=device, precision=precision) for model, _ in loaded]), info)

@@ -24,6 +24,7 @@ from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.tokens import WordTokenizer
 from training.datasets import read_dataset
 from training.diction import describe_diction, diction
+from training.ensemble import load_ensemble
 from training.metrics import require_scoring, score
 from training.phone_metrics import require_phone_scoring, score_chance, score_people, score_phones
 from training.predict import predict
@@ -114,7 +115,9 @@ def record(model: str | Path, figures: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Measure a model on a split.")
-    parser.add_argument("--model", required=True, help="a bundled model's name or a model directory")
+    parser.add_argument(
+        "--model", required=True, nargs="+", help="a bundled model's name or a model directory; several speak as one"
+    )
     parser.add_argument("--data", required=True, type=Path, help="dataset: Flickr8k in any layout, or JSONL")
     parser.add_argument(
         "--phones", action="store_true", help="pronounce a model's words and measure them as phones too"
@@ -133,9 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.record and arguments.tokenizer != "ptb":
         parser.error("--record keeps comparable figures only: leave --tokenizer at ptb")
+    if arguments.record and len(arguments.model) > 1:
+        parser.error("--record writes into one model: name one")
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
-        model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
+        model = load_ensemble(arguments.model, device=arguments.device, precision=arguments.precision)
         figures = evaluate(
             model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
         )
@@ -151,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         if arguments.record:
-            record(arguments.model, figures)
+            record(arguments.model[0], figures)
     except (CaptionerError, OSError) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError | ModelError) else 1

@@ -48,7 +48,8 @@ class Stage(Config):
         crop: prepare a random part of each picture, with at least this share of its area, in place of the whole.
         colour: vary brightness, contrast and saturation by up to this share.
         attention_penalty: weight of the doubly stochastic term, sum over positions of (1 - sum over steps of the
-            attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing.
+            attention)^2 (Xu et al. 2015, equation 14). It keeps the attention of a young decoder from collapsing,
+            and a sentinel from being looked at.
         scheduled_sampling: the share of previous tokens that are the model's own, reached evenly at the stage's end.
         distillation: share of the targets that the mean of the ``teachers`` predicts, see :mod:`training.distillation`.
         samples, sample_length: captions drawn of each image for the reward, and their length at most, ends included.

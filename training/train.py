@@ -79,6 +79,10 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
         check_stages(model, recipe, corpus.vocabulary)
     model.to(device).encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
+    if recipe.start and not saved:  # a run must not end with less than it began with
+        progress.best = scorer([caption.tokens for caption in say(model, info, dataset["dev"])])
+        folder.save_best(model, info)
+
     with SummaryWriter(str(folder.tensorboard)) as board:
         while progress.stage < len(recipe.stages):
             stage = recipe.stages[progress.stage]

@@ -184,7 +184,7 @@ def test_a_resumed_run_does_not_need_the_model_that_it_started_from(
     start = shutil.copytree(toy_run / "model", tmp_path / "start")
     recipe = varied.replace(start=str(start), stages=varied.stages[:2], teachers=())
     run(recipe, "whole")
-    interrupt_evaluation(monkeypatch, run, 1, recipe=recipe)
+    interrupt_evaluation(monkeypatch, run, 2, recipe=recipe)  # the first is of the start itself
     (start / "model.safetensors").unlink()
     run(recipe, resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")

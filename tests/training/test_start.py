@@ -19,6 +19,7 @@ from training.start import describe, load_start, tell
 from training.train import train
 
 STILL = Stage(epochs=1, images_per_batch=12, decoder_rate=1e-30)
+RUINOUS = Stage(epochs=2, images_per_batch=4, decoder_rate=1.0, warmup=0.0)
 
 
 @pytest.fixture
@@ -55,6 +56,19 @@ def test_the_first_stage_begins_there(
     found = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
     for name, parameter in load_model(learnt_run / "model")[0].named_parameters():
         assert torch.equal(found[name], parameter), name
+
+
+def test_what_a_run_began_with_is_kept_where_it_was_better(
+    toy_recipe: Recipe, learnt_run: Path, toy_data: Path, toy_cache: Path, tmp_path: Path
+) -> None:
+    recipe = toy_recipe.replace(start=str(learnt_run / "model"), stages=(RUINOUS, STILL))
+    progress = train(recipe, toy_data, tmp_path / "run", cache=toy_cache)
+    ruined, *_, spared = (epoch["dev_cider"] for epoch in progress.history)
+    assert ruined < progress.best
+    assert spared > ruined, "the next stage begins with the best so far"
+    kept = load_model(tmp_path / "run" / "model")[0].state_dict()
+    for name, value in load_model(learnt_run / "model")[0].state_dict().items():
+        assert torch.equal(kept[name], value), name
 
 
 @pytest.mark.parametrize(
