@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from captioner import Captioner
 from captioner.cli import main
@@ -244,6 +245,13 @@ def test_an_unknown_rank_is_refused_with_the_known_ones(wrong: Any) -> None:
 def test_scores_rank_unless_told_otherwise() -> None:
     assert DecodingOptions().rank == "score"
     assert DecodingOptions.from_dict(json.loads('{"rank": "consensus"}')).to_dict()["rank"] == "consensus"
+
+
+@pytest.fixture
+def photo(picture: Image.Image, tmp_path: Path) -> Path:
+    """A picture for which the tiny model ends several captions, whose agreement orders them otherwise."""
+    picture.point(lambda value: 255 - value).save(tmp_path / "photo.jpg", quality=95)
+    return tmp_path / "photo.jpg"
 
 
 def test_a_captioner_takes_it_as_an_option(tiny_captioner: Captioner, photo: Path) -> None:
