@@ -50,8 +50,9 @@ ENCODER ?= imagenet
 
 reproduce: $(VENV)/installed-train $(VENV)/installed-speech  ## train the bundled model words from nothing (DATA=flickr8k, RUNS=runs, ENCODER=imagenet)
 	$(TRAIN) --recipe words-base --data $(DATA) --output $(RUNS)/words-base --set encoder_weights=$(ENCODER)
-	test -f $(RUNS)/spoken/train.jsonl || \
-		$(BIN)/python -m training.prepare --data $(DATA) --output $(RUNS)/spoken --phones --boundaries
+	test -d $(RUNS)/spoken || { rm -rf $(RUNS)/spoken.partial && \
+		$(BIN)/python -m training.prepare --data $(DATA) --output $(RUNS)/spoken.partial --phones --boundaries && \
+		mv $(RUNS)/spoken.partial $(RUNS)/spoken; }
 	$(TRAIN) --recipe phones --data $(RUNS)/spoken --output $(RUNS)/phones --set encoder_weights=$(ENCODER)
 	$(TRAIN) --recipe words-teacher --data $(DATA) --output $(RUNS)/words-teacher-1 \
 		--set encoder_weights=$(RUNS)/words-base/model

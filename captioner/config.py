@@ -122,8 +122,8 @@ class ModelConfig(Config):
             ``steps``, or ``both``.
         gated_context: scale the context vector by a learned gate (Show, Attend and Tell, section 4.2.1).
         tied_output: the output layer shares the embedding's matrix (Press and Wolf 2017).
-        dropout: probability, on the grid as read (after each layer of a pyramid), on the embedding and before the
-            output layer.
+        dropout: probability, on the grid as read (after each layer of a pyramid), on the embedding, between layers of
+            cells and before the output layer.
     """
 
     vocabulary_size: int

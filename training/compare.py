@@ -6,7 +6,7 @@ not run again, what was interrupted goes on where it was. Commands that share an
 takes a run that no other is at.
 
 ``--table`` trains nothing and prints the table of the figures in ``OUTPUT/results``, or without ``--output``, of those
-that come with the project.
+in ``training/studies/results/STUDY``.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.table and not (arguments.data and arguments.output):
         parser.error("--data and --output are needed, unless --table is given")
+    if arguments.table and (arguments.only or arguments.seeds):
+        parser.error("--table shows all figures that are there: leave --only and --seeds out")
     try:
         study = load_study(arguments.study, arguments.set)
         if arguments.table:

@@ -64,7 +64,7 @@ def load_ensemble(models: Sequence[str | Path], *, device: str | None = None, pr
     _, first = loaded[0]
     for name, (_, info) in zip(models, loaded, strict=True):
         grid = (info.model.grid_rows, info.model.grid_columns)
-        same = info.vocabulary == first.vocabulary and info.image == first.image
+        same = (info.vocabulary, info.tokenizer, info.image) == (first.vocabulary, first.tokenizer, first.image)
         if not same or grid != (first.model.grid_rows, first.model.grid_columns):
             raise DataError(
                 f"{name} and {models[0]} cannot speak together: train them on the same data with the same tokenizer, "

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding import DecodingOptions, decode
+from captioner.decoding.filters import NEVER
 from captioner.engines import FloatArray, IntArray
 from captioner.engines.torch_engine import TorchDecoder
 from captioner.model import CaptionModel, Grid
@@ -79,7 +80,7 @@ class SelfCritical:
     def __call__(self, grid: Callable[[], Grid], batch: Batch, done: float) -> Tensor:  # noqa: ARG002  the protocol's
         """See :class:`training.loss.Objective`."""
         model, stage, images = self._model, self._stage, len(batch.images)
-        # Samples are drawn from the model as people will meet it; what they teach is learnt with dropout.
+        # Samples are drawn without dropout, as people will meet the model; what they teach is learnt with it.
         model.eval()
         with torch.no_grad():
             seen = grid()
@@ -96,15 +97,18 @@ class SelfCritical:
         tokens = beside(drawn, batch.tokens, images) if share else drawn
         tokens = tokens.to(seen.values.device)
         logits, _ = model(grid(), tokens[:, :-1])
-        log_probs = logits.float().log_softmax(dim=-1).unflatten(0, (images, -1))  # (B, K, T, V)
+        logits = logits.float().unflatten(0, (images, -1))  # (B, K, T, V)
         targets = tokens[:, 1:].unflatten(0, (images, -1))  # (B, K, T)
-        mine = slice(0, stage.samples)
-        loss = policy_loss(log_probs[:, mine], targets[:, mine], worth.to(targets.device))
+        # What is never said takes no part in the distribution that was drawn from.
+        never = torch.tensor(NEVER, device=targets.device)
+        possible = logits[:, : stage.samples].index_fill(-1, never, -torch.inf).log_softmax(dim=-1)
+        loss = policy_loss(possible, targets[:, : stage.samples], worth.to(targets.device))
         if not share:
             return loss
         given = slice(stage.samples, None)
         real = targets[:, given] != Vocabulary.pad
-        surprise = cross_entropy(log_probs[:, given], targets[:, given], self._label_smoothing)
+        log_probs = logits[:, given].log_softmax(dim=-1)
+        surprise = cross_entropy(log_probs, targets[:, given], self._label_smoothing)
         return (1 - share) * loss + share * surprise[real].mean()
 
 
@@ -122,7 +126,7 @@ def sample_captions(
 
     Returns:
         Of each image, K arrays of token numbers, from the first word to the end; what the length cut off has no end.
-        They stand in the order of their likelihood.
+        They stand as they are ranked: what ended first.
     """
     options = DecodingOptions(method="sample", n_best=samples, max_length=max_length, seed=seed)
     drawn = decode(TorchDecoder(model), grid, len(grid.values), options)
@@ -147,8 +151,8 @@ def policy_loss(log_probs: Tensor, tokens: Tensor, worth: Tensor) -> Tensor:
         worth: (…) each sample's advantage.
     """
     real = tokens != Vocabulary.pad
-    likelihood = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return -(worth.unsqueeze(-1) * likelihood)[real].mean()
+    likelihood = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)[real]  # padding may be impossible
+    return -(worth.unsqueeze(-1).expand_as(real)[real] * likelihood).mean()
 
 
 def pad_samples(samples: Sequence[Sequence[IntArray]]) -> Tensor:

@@ -162,6 +162,8 @@ def run_part(
         done = (progress.epoch + (progress.part + over) / stage.evaluations) / stage.epochs
         with autocast(device):
             loss = objective(partial(inputs.grid, learner.model, pictures.to(device, non_blocking=True)), batch, done)
+        if not math.isfinite(loss.item()):
+            raise OptionError("the loss is no number any more: lower the recipe's learning rates")
         learner.learn(loss, done)
         total += loss.item()
         shown.set_postfix(loss=f"{total / (number + 1):.3f}")
@@ -170,8 +172,6 @@ def run_part(
             for name, figure in figures.items():
                 # In thousandths of an evaluation: how many batches lie between two differs from stage to stage.
                 board.add_scalar(f"train/{name}", figure, round(1000 * (len(progress.history) + over)))
-    if not math.isfinite(total):
-        raise OptionError("the loss is no number any more: lower the recipe's learning rates")
     return total / len(batches)
 
 

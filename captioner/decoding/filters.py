@@ -16,10 +16,12 @@ from captioner.tokens import Vocabulary
 Filter = Callable[[FloatArray, IntArray], FloatArray]
 """(N, V) log-probabilities, (N, t) tokens so far → (N, V) log-probabilities."""
 
+NEVER = (Vocabulary.pad, Vocabulary.bos, Vocabulary.unk)  # are no tokens of any caption
+
 
 def make_filters(options: DecodingOptions) -> list[Filter]:
     """The filters that ``options`` ask for. What is never a caption's token is always forbidden."""
-    filters = [forbid((Vocabulary.pad, Vocabulary.bos, Vocabulary.unk))]
+    filters = [forbid(NEVER)]
     if options.no_repeat_ngram:
         filters.append(no_repeat_ngram(options.no_repeat_ngram))
     return filters

@@ -44,7 +44,7 @@ class TorchDecoder:
     def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
         """See :meth:`captioner.engines.Engine.step`."""
         logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
-        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights)
+        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights.float())
 
     @torch.inference_mode()
     def select(self, value: Rows, rows: IntArray) -> Rows:
