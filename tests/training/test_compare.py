@@ -610,4 +610,4 @@ def test_the_readmes_table_is_that_of_the_committed_figures(name: str) -> None:
     assert [table.strip() for table in shown] == [make_table(study, found, f"studies/results/{name}").strip()]
     for path in (RESULTS / name).iterdir():
         assert path.suffix == ".json"
-        assert not re.search(r'"/|"[A-Z]:|/home/|/root/', path.read_text(encoding="utf-8")), f"{path} tells a path"
+        assert not re.search(r'"/|"[A-Z]:', path.read_text(encoding="utf-8")), f"{path} tells a path"
