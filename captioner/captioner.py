@@ -14,7 +14,8 @@ import numpy as np
 from captioner.checkpoint import ModelInfo, load_model, resolve
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
-from captioner.engines import Engine, FloatArray
+from captioner.decoding.expectation import EXPECTATION_NAME, Expectation, Judge
+from captioner.engines import Engine, FloatArray, Grid
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
 from captioner.reading import WordReader
@@ -30,7 +31,7 @@ class Caption:
         tokens: T tokens.
         log_probability: natural logarithm of the whole caption's probability, its end included.
         score: ``log_probability`` normalised by length; captions of one picture are ranked by it, unless the option
-            ``rank`` is ``consensus``.
+            ``rank`` says otherwise.
         token_scores: natural logarithm of each token's probability.
         attention: (T, rows, columns) weights, each token's summing to one, or with a sentinel to less: where the model
             looked.
@@ -94,12 +95,29 @@ class Captioner:
         engine: runs the network.
         info: what the model says of itself.
         word_reader: reads its phones as words.
+        expectation: what it expects people to say of an image, for ``rank = "cider"``.
+
+    Raises:
+        ModelError: the expectation is none for this model.
     """
 
-    def __init__(self, engine: Engine, info: ModelInfo, word_reader: WordReader | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        info: ModelInfo,
+        word_reader: WordReader | None = None,
+        expectation: Expectation | None = None,
+    ) -> None:
+        if expectation is not None and expectation.features != info.model.value_size:
+            raise ModelError(
+                f"model {info.name!r} has {info.model.value_size} values a position, but {EXPECTATION_NAME} expects "
+                f"{expectation.features}: fit it again with python -m training.expectation",
+                code="model_mismatch",
+            )
         self.engine = engine
         self.info = info
         self.word_reader = word_reader
+        self.expectation = expectation
         self._tokenizer = make_tokenizer(info.tokenizer)
 
     @property
@@ -166,7 +184,10 @@ class Captioner:
             raise OptionError(f"unknown option {', '.join(unknown)}; there are {', '.join(own.to_dict())}")
         if "beam_size" not in changes and isinstance(changes.get("n_best"), int):
             changes["beam_size"] = max(own.beam_size, changes["n_best"])
-        return own.replace(**changes)
+        options = own.replace(**changes)
+        if options.rank == "cider":
+            self._learnt_expectation()
+        return options
 
     def caption_pixels(
         self, pixels: Sequence[FloatArray], options: DecodingOptions | Sequence[DecodingOptions]
@@ -189,11 +210,30 @@ class Captioner:
         captions: list[list[Caption]] = [[]] * len(pixels)
         for (own, _), images in groups.items():
             part = grid if len(groups) == 1 else self.engine.select(grid, np.array(images))
-            for image, hypotheses in zip(images, decode(self.engine, part, len(images), own), strict=True):
+            found = decode(self.engine, part, len(images), own, self.judges(part, own))
+            for image, hypotheses in zip(images, found, strict=True):
                 if not hypotheses:  # no number compares with NaN, so nothing was ever best
                     raise ModelError(f"model {self.name!r} computes no numbers: its weights are damaged")
                 captions[image] = [self._caption(hypothesis) for hypothesis in hypotheses]
         return captions
+
+    def judges(self, grid: Grid, options: DecodingOptions) -> list[Judge]:
+        """What ranks the hypotheses of the grid's images, one each, where the options say ``cider``; else nothing.
+
+        Raises:
+            OptionError: the model has not learnt what CIDEr to expect.
+        """
+        if options.rank != "cider":
+            return []
+        return [self._learnt_expectation().judge(summary) for summary in self.engine.summary(grid)]
+
+    def _learnt_expectation(self) -> Expectation:
+        if self.expectation is None:
+            raise OptionError(
+                f"model {self.name!r} has not learnt what CIDEr to expect: choose rank score or consensus, or fit it "
+                "with python -m training.expectation"
+            )
+        return self.expectation
 
     def _caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.info.vocabulary.decode(hypothesis.tokens)
@@ -225,5 +265,6 @@ def load(model: str | Path = "words", *, device: str | None = None, precision: s
     from captioner.engines.torch_engine import TorchEngine  # torch is slow to import
 
     network, info = load_model(model)
-    word_reader = WordReader.load(resolve(model))
-    return Captioner(TorchEngine(network, device=device, precision=precision), info, word_reader)
+    engine = TorchEngine(network, device=device, precision=precision)
+    directory = resolve(model)
+    return Captioner(engine, info, WordReader.load(directory), Expectation.load(directory))

@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
     caption.add_argument("--length-penalty", type=float, metavar="P", help="0 prefers short ones [the model's own]")
     caption.add_argument("--no-repeat-ngram", type=int, metavar="N", help="say no N tokens twice [the model's own]")
-    caption.add_argument("--rank", metavar="BY", help="score, or consensus: what hypotheses share [the model's own]")
+    caption.add_argument("--rank", metavar="BY", help="score, cider or consensus, see README.md [the model's own]")
     caption.add_argument(
         "--sentence", action="store_true", help="a capital first letter and a full stop; of phones, their words"
     )

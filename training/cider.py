@@ -9,21 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from captioner.decoding.tfidf import ORDERS, Ngram, TfIdf, Vector, count_ngrams
 from captioner.errors import DataError
 
-Ngram = tuple[str, ...]
-ORDERS = 4
 SIGMA = 6.0  # width of the length penalty, in tokens
-
-
-class Vector(NamedTuple):
-    """A sentence as TF-IDF weights: ``norms`` holds one Euclidean norm per n-gram order."""
-
-    weights: dict[Ngram, float]
-    norms: list[float]
-    length: int
 
 
 class CiderScorer:
@@ -39,12 +29,8 @@ class CiderScorer:
     def __init__(self, references: Sequence[Sequence[Sequence[str]]]) -> None:
         if not references or not all(references):
             raise DataError("CIDEr needs at least one image, and at least one reference for each")
-        counts = [[_count_ngrams(caption) for caption in captions] for captions in references]
-        frequencies = Counter(ngram for image in counts for ngram in set[Ngram]().union(*image))
-        # An n-gram that no reference holds weighs as much as one that a single image holds.
-        self._unseen = math.log(len(references))
-        self._idf = {ngram: self._unseen - math.log(frequency) for ngram, frequency in frequencies.items()}
-        self._references = [[self._vector(caption) for caption in image] for image in counts]
+        self.tfidf = fit_tfidf(references)
+        self._references = [[self.tfidf(caption) for caption in image] for image in references]
 
     def __call__(self, hypotheses: Sequence[Sequence[str]]) -> float:
         """Mean score of one hypothesis per image, in the order of the references.
@@ -58,25 +44,25 @@ class CiderScorer:
 
     def score_image(self, image: int, tokens: Sequence[str]) -> float:
         """Score in [0, 10] of one caption for the image of that number: the reward of self-critical training."""
-        hypothesis = self._vector(_count_ngrams(tokens))
+        hypothesis = self.tfidf(tokens)
         references = self._references[image]
         return 10 * sum(_similarity(hypothesis, reference) for reference in references) / len(references)
 
-    def _vector(self, counts: Counter[Ngram]) -> Vector:
-        weights = {ngram: count * self._idf.get(ngram, self._unseen) for ngram, count in counts.items()}
-        squares = [0.0] * ORDERS
-        for ngram, weight in weights.items():
-            squares[len(ngram) - 1] += weight**2
-        length = sum(count for ngram, count in counts.items() if len(ngram) == 1)
-        return Vector(weights, [math.sqrt(square) for square in squares], length)
+
+def fit_tfidf(references: Sequence[Sequence[Sequence[str]]]) -> TfIdf:
+    """Inverse document frequencies from the captions of images.
+
+    An n-gram that no reference holds weighs as much as one that a single image holds.
+    """
+    unseen = math.log(len(references))
+    frequencies = document_frequencies(references)
+    return TfIdf({ngram: unseen - math.log(frequency) for ngram, frequency in frequencies.items()}, unseen)
 
 
-def _count_ngrams(tokens: Sequence[str]) -> Counter[Ngram]:
-    return Counter(
-        tuple(tokens[start : start + order])
-        for order in range(1, ORDERS + 1)
-        for start in range(len(tokens) - order + 1)
-    )
+def document_frequencies(references: Sequence[Sequence[Sequence[str]]]) -> Counter[Ngram]:
+    """How many images' captions have an n-gram: those of an image together are one document."""
+    documents = (set[Ngram]().union(*map(count_ngrams, image)) for image in references)
+    return Counter(ngram for document in documents for ngram in document)
 
 
 def _similarity(hypothesis: Vector, reference: Vector) -> float:

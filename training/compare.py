@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError, OptionError
+from training.datasets import read_dataset
+from training.expectation import add_expectation
 from training.features import default_cache
 from training.metrics import require_scoring
 from training.studies.measuring import measure, pick_tokenizer, seconds_per_epoch
@@ -111,6 +114,8 @@ def complete(shop: Workshop, run: Run) -> None:
         recipe = run.recipe.replace(teachers=teachers)
         history = train(recipe, shop.data, shop.output / run.name, cache=shop.cache, resume=True).history
     model = shop.model(run.needs[0] if run.variant.decode_only else run.name)
+    if run.variant.decode_only and run.recipe.decoding.rank == "cider":
+        model = teach(model, shop.model(run.name), shop.data)
     figures = {
         "study": shop.study,
         "variant": run.variant.name,
@@ -127,6 +132,13 @@ def complete(shop: Workshop, run: Run) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def teach(model: Path, copy: Path, data: Path) -> Path:
+    """A copy of a model that has learnt what CIDEr to expect; the model itself is that of other runs too."""
+    shutil.copytree(model, copy, dirs_exist_ok=True)
+    add_expectation(copy, read_dataset(data, required=("train",))["train"])
+    return copy
 
 
 @contextmanager

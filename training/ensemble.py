@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from captioner.captioner import Captioner, load
-from captioner.checkpoint import load_model
+from captioner.checkpoint import load_model, resolve
+from captioner.decoding.expectation import Expectation
 from captioner.engines import FloatArray, Grid, IntArray, State
 from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import DataError
@@ -30,6 +31,10 @@ class Ensemble:
     def encode(self, pixels: FloatArray) -> Grid:
         """See :meth:`captioner.engines.Engine.encode`."""
         return [engine.encode(pixels) for engine in self._engines]
+
+    def summary(self, grid: Grid) -> FloatArray:
+        """See :meth:`captioner.engines.Engine.summary`; that of the first, whose expectations judge for all."""
+        return self._engines[0].summary(grid[0])
 
     def start(self, grid: Grid) -> State:
         """See :meth:`captioner.engines.Decoder.start`."""
@@ -71,4 +76,5 @@ def load_ensemble(models: Sequence[str | Path], *, device: str | None = None, pr
                 "min_count, pictures and grid"
             )
     info = replace(first, name="+".join(info.name for _, info in loaded))
-    return Captioner(Ensemble([TorchEngine(model, device=device, precision=precision) for model, _ in loaded]), info)
+    engine = Ensemble([TorchEngine(model, device=device, precision=precision) for model, _ in loaded])
+    return Captioner(engine, info, expectation=Expectation.load(resolve(models[0])))

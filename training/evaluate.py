@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--length-penalty", type=float)
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--no-repeat-ngram", type=int)
-    parser.add_argument("--rank", metavar="BY", help="score or consensus")
+    parser.add_argument("--rank", metavar="BY", help="score, cider or consensus")
     parser.add_argument("--device")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")

@@ -40,7 +40,8 @@ def describe(recipe: Recipe, vocabulary: Vocabulary, dataset: dict[str, list[Exa
         vocabulary=vocabulary,
         tokenizer=recipe.tokenizer,
         image=recipe.image,
-        decoding=recipe.decoding,
+        # What CIDEr to expect is learnt last, of the finished model.
+        decoding=recipe.decoding.replace(rank="score") if recipe.decoding.rank == "cider" else recipe.decoding,
         description=recipe.description,
         provenance={
             "recipe": told.to_dict(),

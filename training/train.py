@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from captioner.captioner import Caption, Captioner
-from captioner.checkpoint import ModelInfo
+from captioner.checkpoint import ModelInfo, read_info
 from captioner.encoder import GridEncoder
 from captioner.engines.torch_engine import TorchEngine, pick_device
 from captioner.errors import CaptionerError, DataError, OptionError
@@ -32,6 +32,7 @@ from training.batching import Corpus, make_batches, make_corpus
 from training.cider import CiderScorer
 from training.datasets import Example, read_dataset
 from training.distillation import Teachers
+from training.expectation import add_expectation
 from training.features import Views, cached_features, default_cache
 from training.inputs import Features, Inputs, Pictures, prefetch
 from training.loss import Likelihood, Objective
@@ -111,6 +112,8 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
                 place = " ".join(f"{name} {number}" for name, number in where.items())
                 tqdm.write(f"{place}: loss {loss:.4f}, dev CIDEr {cider:.4f}")
             progress.finish_stage()
+    if recipe.decoding.rank == "cider" and read_info(folder.model).decoding.rank != "cider":
+        add_expectation(folder.model, dataset["train"])
     return progress
 
 

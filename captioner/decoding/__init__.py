@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from captioner.decoding.beam import BeamSearch
+from captioner.decoding.expectation import Judge
 from captioner.decoding.filters import make_filters
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampler
@@ -14,7 +17,9 @@ __all__ = ["DecodingOptions", "Hypothesis", "decode"]
 SEARCHES = {"beam": BeamSearch, "sample": Sampler}
 
 
-def decode(engine: Decoder, grid: Grid, images: int, options: DecodingOptions) -> list[list[Hypothesis]]:
+def decode(
+    engine: Decoder, grid: Grid, images: int, options: DecodingOptions, judges: Sequence[Judge] = ()
+) -> list[list[Hypothesis]]:
     """The best sequences of each image, best first, ``options.n_best`` at most.
 
     Args:
@@ -22,6 +27,7 @@ def decode(engine: Decoder, grid: Grid, images: int, options: DecodingOptions) -
         grid: what ``engine.encode`` gave for a batch.
         images: B, how many images the grid holds.
         options: method and limits.
+        judges: one an image, where ``options.rank`` is ``cider``.
     """
     search = SEARCHES[options.method](images, options)
     filters = make_filters(options)
@@ -35,4 +41,4 @@ def decode(engine: Decoder, grid: Grid, images: int, options: DecodingOptions) -
         state = engine.select(state, rows)
         if search.active.size < before.size:  # finished images leave the batch
             grid = engine.select(grid, before.searchsorted(search.active))
-    return search.results()
+    return search.results(judges)

@@ -15,11 +15,15 @@ class BeamSearch(Search):
 
     Those that end are set aside, and the image is done when K have ended. When the maximum length comes first,
     unfinished sequences fill the places that are left.
+
+    Where ``cider`` ranks, less likely ends are set aside too, those among a step's 2K likeliest candidates: what judges
+    by more than likelihood is to have a choice. When the image is done, they do not change.
     """
 
     def __init__(self, images: int, options: DecodingOptions) -> None:
         super().__init__(images, options.beam_size, options)
         self.totals[:, 1:] = -np.inf  # all rows of an image begin alike: let the first alone be continued
+        self._ended: IntArray = np.zeros(images, dtype=np.int64)  # of each image, those that count
 
     def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
         """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
@@ -32,8 +36,12 @@ class BeamSearch(Search):
         parents = beams + np.arange(images)[:, None] * self.width  # rows of the whole batch
         ends = tokens == Vocabulary.eos
 
-        kept = np.arange(best.shape[1]) < self.width  # an end counts only where it is among the K likeliest
-        self.finish(ends & kept & np.isfinite(values), values, self.length - 1, parents, ended=True)
+        ended = ends & np.isfinite(values)
+        counted = ended & (np.arange(best.shape[1]) < self.width)  # only an end among the K likeliest counts
+        self._ended[self.active] += counted.sum(axis=1)
+        full = self._ended[self.active] >= self.width
+        kept = ended if self.options.rank == "cider" else counted
+        self.finish(kept, values, self.length - 1, parents, ended=True)
 
         order = ends.argsort(axis=1, kind="stable")[:, : self.width]  # what goes on first, still best first
         values, parents, tokens, ends = (
@@ -42,7 +50,7 @@ class BeamSearch(Search):
         values = np.where(ends, -np.inf, values).astype(np.float32)
         rows, chosen = parents.reshape(-1), tokens.reshape(-1)
         step = Step(rows, chosen, log_probs[rows, chosen], weights)
-        return self.proceed(step, values, unfinished=np.isfinite(values) & ~self.full()[:, None])
+        return self.proceed(step, values, unfinished=np.isfinite(values) & ~full[:, None])
 
 
 def largest(values: FloatArray, count: int) -> IntArray:

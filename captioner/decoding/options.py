@@ -19,9 +19,11 @@ class DecodingOptions(Config):
         length_penalty: a hypothesis' score is its log-probability over its length, end symbol included, to this
             power; 0 prefers short sequences, 1 compares means.
         no_repeat_ngram: no n-gram of this size occurs twice in a sequence; 0 allows repeats.
-        rank: what makes a sequence that ended better than another: its ``score``, or the ``consensus``, how much it
-            agrees with all that ended, whatever the scores (see :mod:`captioner.decoding.consensus`). All ``beam_size``
-            hypotheses, or ``n_best`` samples, have a say in it, and it wants many: a beam of twenty or so.
+        rank: what makes a sequence that ended better than another: its ``score``; its score and the ``cider`` that
+            the model expects of it for the image, where it has learnt to (:mod:`captioner.decoding.expectation`); or
+            the ``consensus``, how much it agrees with all that ended, whatever the scores
+            (:mod:`captioner.decoding.consensus`). These two choose among all ``beam_size`` hypotheses, or ``n_best``
+            samples, and want many of them: ten or twenty.
         temperature, top_k, top_p: for sampling: softmax temperature; the k likeliest tokens alone (0: all); the
             smallest set of tokens that holds this probability alone (nucleus sampling, Holtzman et al. 2020).
         seed: for sampling: makes one call reproducible; None draws afresh.
@@ -49,7 +51,8 @@ class DecodingOptions(Config):
             require(number and least <= value <= most, f"{name} must be a number from {least:g} to {most:g}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            require(value in choices, f"{name} must be {' or '.join(choices)}, not {value!r}")
+            *others, last = choices
+            require(value in choices, f"{name} must be {', '.join(others)} or {last}, not {value!r}")
         seedable = self.seed is None or (is_whole(self.seed) and self.seed >= 0)
         require(seedable, "seed must be a whole number, not below 0")
         require(
@@ -58,7 +61,7 @@ class DecodingOptions(Config):
         )
 
 
-CHOICES = {"method": ("beam", "sample"), "rank": ("score", "consensus")}
+CHOICES = {"method": ("beam", "sample"), "rank": ("score", "cider", "consensus")}
 # The least and the most that each may be.
 WHOLE_NUMBERS = (
     ("n_best", 1, 100),  # before beam_size, which follows n_best where it is not given

@@ -8,12 +8,14 @@ read back through those parents once, at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from captioner.decoding.consensus import by_consensus
+from captioner.decoding.expectation import Judge
 from captioner.decoding.options import DecodingOptions
 from captioner.engines import Array, BoolArray, FloatArray, IntArray
 from captioner.tokens import Vocabulary
@@ -26,8 +28,8 @@ class Hypothesis:
     Attributes:
         tokens: T token numbers.
         log_probability: natural logarithm of the sequence's probability, the end symbol's included.
-        score: ``log_probability`` normalised by length. Hypotheses of one image are ranked by it; where a consensus
-            ranks them, their order is not that of their scores.
+        score: ``log_probability`` normalised by length. Hypotheses of one image are ranked by it; where something else
+            ranks them too, their order is not that of their scores.
         token_log_probabilities: of each of the T tokens.
         weights: (T, P) where the model looked at each token.
         ended: False when the maximum length cut the sequence off.
@@ -52,6 +54,7 @@ class Step(NamedTuple):
 
 # A finished sequence: ``row`` of ``step`` holds its last token; step -1 stands for the empty sequence.
 FINISHED = np.dtype([("score", "f4"), ("log_prob", "f4"), ("step", "i8"), ("row", "i8"), ("ended", "?")])
+CHOICE = 3  # times the rows of an image: how many finished sequences wait for a judge who may prefer a later one
 NOTHING = np.array((-np.inf, -np.inf, -1, 0, False), dtype=FINISHED)
 
 
@@ -74,7 +77,8 @@ class Search:
         self.prefixes: IntArray = np.empty((images * width, 0), dtype=np.int64)
         self.totals: FloatArray = np.zeros((images, width), dtype=np.float32)  # log-probability of each row
         self._steps: list[Step] = []
-        self._finished: Array = np.full((images, width), NOTHING)  # the best of each image, best first
+        self._kept = CHOICE * width if options.rank == "cider" else width
+        self._finished: Array = np.full((images, self._kept), NOTHING)  # the best of each image, best first
 
     @property
     def length(self) -> int:
@@ -85,11 +89,17 @@ class Search:
         """Choose the next tokens from (N, V) log-probabilities; return the rows that they continue."""
         raise NotImplementedError
 
-    def results(self) -> list[list[Hypothesis]]:
-        """Each image's hypotheses, best first; what ended ranks before what was cut off."""
+    def results(self, judges: Sequence[Judge] = ()) -> list[list[Hypothesis]]:
+        """Each image's hypotheses, best first; what ended ranks before what was cut off.
+
+        Args:
+            judges: one an image, where they are ranked by ``cider``.
+        """
         found = [row[np.isfinite(row["score"])] for row in self._finished]
         if self.options.rank == "consensus":
-            found = [self._by_consensus(row) for row in found]
+            found = [self._reorder(row, lambda _, said: by_consensus(said)) for row in found]
+        elif self.options.rank == "cider":
+            found = [self._reorder(row, judge) for row, judge in zip(found, judges, strict=True)]
         return [[self._read(finished) for finished in row[: self.options.n_best]] for row in found]
 
     def finish(self, which: BoolArray, totals: FloatArray, step: int, rows: IntArray, *, ended: bool) -> None:
@@ -102,12 +112,8 @@ class Search:
         new["score"] = np.where(which, totals / np.float32(length**self.options.length_penalty), -np.inf)
         new["log_prob"], new["step"], new["row"], new["ended"] = totals, step, rows, which & ended
         both = np.concatenate((self._finished[self.active], new), axis=1)
-        order = np.lexsort((-both["score"], ~both["ended"]), axis=1)[:, : self.width]
+        order = np.lexsort((-both["score"], ~both["ended"]), axis=1)[:, : self._kept]
         self._finished[self.active] = np.take_along_axis(both, order, axis=1)
-
-    def full(self) -> BoolArray:
-        """(A,) whether an image has as many ended sequences as it has rows."""
-        return np.asarray(self._finished[self.active]["ended"].all(axis=1))
 
     def proceed(self, step: Step, totals: FloatArray, unfinished: BoolArray) -> IntArray:
         """Record ``step`` and go on with the images that have ``unfinished`` (A, K) rows; return the rows continued.
@@ -129,11 +135,11 @@ class Search:
         self.prefixes = np.concatenate((self.prefixes[step.parents], step.tokens[:, None]), axis=1)
         return step.parents
 
-    def _by_consensus(self, found: Array) -> Array:
-        """Put what ended in the order of its agreement; what was cut off says too little, and stays behind it."""
+    def _reorder(self, found: Array, order: Judge) -> Array:
+        """Put what ended in another order; what was cut off says too little, and stays behind it."""
         ended, cut_off = found[found["ended"]], found[~found["ended"]]
-        order = by_consensus([[int(step.tokens[row]) for step, row in self._path(finished)] for finished in ended])
-        return np.concatenate((ended[order], cut_off))
+        said = [[int(step.tokens[row]) for step, row in self._path(finished)] for finished in ended]
+        return np.concatenate((ended[order(ended["score"], said)], cut_off))
 
     def _path(self, finished: Array) -> list[tuple[Step, int]]:
         """The steps that made a sequence, each with the row it went on in."""

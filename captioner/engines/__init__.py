@@ -1,6 +1,7 @@
 """What runs the network. Decoding sees an :class:`Engine` and numpy arrays, never a framework's model.
 
-Shapes: B images, N rows (partial sequences, image-major), P grid positions, V vocabulary.
+Shapes: B images, N rows (partial sequences, image-major), P grid positions, F features as the decoder reads them,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -46,4 +47,8 @@ class Engine(Decoder, Protocol):
 
     def encode(self, pixels: FloatArray) -> Grid:
         """(B, 3, H, W) normalised pixels → the grid of B images."""
+        ...
+
+    def summary(self, grid: Grid) -> FloatArray:
+        """The grid of B images → (B, F), the mean of its values: what each of them shows on the whole."""
         ...

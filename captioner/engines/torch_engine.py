@@ -88,6 +88,11 @@ class TorchEngine(TorchDecoder):
         ]
         return self.model.read(features[0] if len(features) == 1 else torch.cat(features))
 
+    @torch.inference_mode()
+    def summary(self, grid: Grid) -> FloatArray:
+        """See :meth:`captioner.engines.Engine.summary`."""
+        return to_numpy(grid.values.mean(dim=1))
+
     def _features(self, pixels: FloatArray) -> Tensor:
         batch = torch.from_numpy(pixels).to(self.device, self._encoder_dtype, memory_format=torch.channels_last)
         features: Tensor = self.model.encoder(batch).float()

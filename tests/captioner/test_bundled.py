@@ -15,7 +15,7 @@ from captioner.cli import main
 from captioner.phones import check_phones
 
 LEAST = {  # what is on record for the dev split, at the least or (PER, an error rate) at the most
-    "words": {"CIDEr": 0.53, "BLEU-4": 0.21, "METEOR": 0.20},
+    "words": {"CIDEr": 0.58, "BLEU-4": 0.23, "METEOR": 0.21, "ROUGE-L": 0.475},
     "phones": {"phone-BLEU-4": 0.48, "PER": 0.65, "CIDEr": 0.85 * 0.53},
 }
 

@@ -6,7 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripted import FIRST, Script, Tokens, run, said
 
 from captioner import Captioner
 from captioner.cli import main
-from captioner.decoding import DecodingOptions, Hypothesis, decode
+from captioner.decoding import DecodingOptions
 from captioner.decoding.consensus import by_consensus, similarities
-from captioner.engines import FloatArray, IntArray
 from captioner.errors import OptionError
 from captioner.tokens import Vocabulary
 
-Tokens = tuple[int, ...]
-FIRST = Vocabulary.unk + 1  # number of the first token that is a word
 WORDS = st.integers(FIRST, FIRST + 5)  # so few that n-grams are shared and occur twice
 SEQUENCES = st.lists(st.lists(WORDS, max_size=9).map(tuple), min_size=1, max_size=7)
 
@@ -52,55 +49,6 @@ def agreement(candidate: Tokens, candidates: Sequence[Tokens]) -> float:
 def ranked(candidates: Sequence[Tokens]) -> list[Tokens]:
     """As :func:`by_consensus` ranks them: by agreement, then in their order."""
     return sorted(candidates, key=lambda candidate: -round(agreement(candidate, candidates), 9))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The scripted engine's grid and state at once: which image a row belongs to, and what it has read."""
-
-    images: IntArray
-    prefixes: IntArray
-
-
-class Script:
-    """An engine that says certain sequences of each image with the given probabilities, and nothing else. P is 1."""
-
-    name = "script"
-
-    def __init__(self, *images: dict[Tokens, float]) -> None:
-        self.images = images
-        self.vocabulary = 1 + max(token for image in images for tokens in image for token in (*tokens, FIRST))
-
-    def encode(self, pixels: FloatArray) -> Rows:
-        return Rows(np.arange(len(pixels)), np.empty((len(pixels), 0), dtype=np.int64))
-
-    def start(self, grid: Rows) -> Rows:
-        return grid
-
-    def step(self, tokens: IntArray, state: Rows, grid: Rows) -> tuple[FloatArray, Rows, FloatArray]:
-        prefixes = np.concatenate((state.prefixes, tokens[:, None]), axis=1)
-        shares = np.zeros((len(tokens), self.vocabulary))
-        for row, (image, prefix) in enumerate(zip(state.images, prefixes[:, 1:].tolist(), strict=True)):
-            for sequence, probability in self.images[image].items():
-                if sequence[: len(prefix)] == tuple(prefix):
-                    shares[row, (*sequence, Vocabulary.eos)[len(prefix)]] += probability
-            shares[row, Vocabulary.pad] += not shares[row].any()  # a row that waits may hold anything
-        with np.errstate(divide="ignore"):
-            log_probs = np.log(shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
-        return log_probs, Rows(state.images, prefixes), tokens[:, None].astype(np.float32)
-
-    def select(self, value: Rows, rows: IntArray) -> Rows:
-        return Rows(value.images[rows], value.prefixes[rows])
-
-
-def run(engine: Script, **options: Any) -> list[list[Hypothesis]]:
-    images = len(engine.images)
-    chosen = DecodingOptions(**{"length_penalty": 0.0} | options)
-    return decode(engine, engine.encode(np.zeros((images, 1), dtype=np.float32)), images, chosen)
-
-
-def said(hypotheses: Sequence[Hypothesis]) -> list[Tokens]:
-    return [one.tokens for one in hypotheses]
 
 
 # Four ways to say one thing, and a thing apart that the engine likes better than any of them.
@@ -238,7 +186,7 @@ def test_samples_are_ranked_the_same_way() -> None:
 
 @pytest.mark.parametrize("wrong", ["magic", "", None, 1, ["score"]])
 def test_an_unknown_rank_is_refused_with_the_known_ones(wrong: Any) -> None:
-    with pytest.raises(OptionError, match="rank must be score or consensus, not"):
+    with pytest.raises(OptionError, match="rank must be score, cider or consensus, not"):
         DecodingOptions(rank=wrong)
 
 
@@ -275,4 +223,4 @@ def test_the_command_takes_it(
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines() != [f"{photo}\t{one.text}" for one in expected]
     assert main([*command, "--rank", "votes"]) == 2
-    assert "rank must be score or consensus, not 'votes'" in capsys.readouterr().err
+    assert "rank must be score, cider or consensus, not 'votes'" in capsys.readouterr().err

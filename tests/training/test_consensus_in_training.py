@@ -43,7 +43,7 @@ def test_figures_tell_that_captions_were_ranked_by_it(
 def test_an_unknown_rank_is_told(learnt_run: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--model", str(learnt_run / "model"), "--data", str(toy_data), "--tokenizer", "simple"]
     assert main([*command, "--rank", "votes"]) == 2
-    assert "evaluation: rank must be score or consensus, not 'votes'" in capsys.readouterr().err
+    assert "evaluation: rank must be score, cider or consensus, not 'votes'" in capsys.readouterr().err
 
 
 def test_a_recipe_may_make_it_the_models_own() -> None:

@@ -18,6 +18,7 @@ import captioner
 from captioner.checkpoint import load_model, read_info
 from captioner.config import ModelConfig
 from captioner.decoding import DecodingOptions, decode
+from captioner.decoding.expectation import Expectation
 from captioner.engines.torch_engine import TorchEngine, pick_device
 from captioner.images import load_pixels
 from captioner.model import skeleton
@@ -74,6 +75,7 @@ def time_captions(model: Path, pictures: Sequence[Path], options: DecodingOption
     """
     network, info = load_model(model)
     engine = TorchEngine(network, device="cpu")
+    speaker = captioner.Captioner(engine, info, expectation=Expectation.load(model))
     decoding, captioning = [], []
     with single_thread(), torch.inference_mode():
         for picture in (pictures[0], *pictures):  # the first one warms up
@@ -81,7 +83,8 @@ def time_captions(model: Path, pictures: Sequence[Path], options: DecodingOption
             pixels = torch.from_numpy(load_pixels(picture, info.image)).unsqueeze(0)
             features = engine.model.encoder(pixels.contiguous(memory_format=torch.channels_last))
             seen = time.perf_counter()
-            decode(engine, engine.model.read(features), 1, options)
+            grid = engine.model.read(features)
+            decode(engine, grid, 1, options, speaker.judges(grid, options))
             finished = time.perf_counter()
             decoding.append(1000 * (finished - seen))
             captioning.append(1000 * (finished - started))

@@ -1,0 +1,111 @@
+"""The CIDEr that captions of an image are expected to have, and so the best of them to say.
+
+The likeliest caption is seldom the one that people agree with most. Minimum Bayes risk decoding takes that of the
+highest expected score (Kumar and Byrne 2004), and for CIDEr the expectation is easily had: clipping and length aside, a
+score is linear in the TF-IDF vectors of the references, so that the expected score is the score against the expected
+vector. And what vector to expect of an image is a question to linear regression: one row of weights an n-gram, fitted
+in closed form to the training captions by :mod:`training.expectation`.
+
+Devlin et al. (2015), "Exploring Nearest Neighbor Approaches for Image Captioning", score by the captions of the nearest
+training images instead, which asks for these to be kept.
+
+Shapes: H sequences, G n-grams known, F features of an image's summary, see :meth:`captioner.engines.Engine.summary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from captioner.decoding.tfidf import ORDERS, TfIdf
+from captioner.engines import Array, FloatArray, IntArray
+from captioner.errors import ModelError
+from captioner.tokens import Vocabulary
+
+EXPECTATION_NAME = "expectation.safetensors"
+SCALE = 10.0  # of CIDEr-D
+SHARE = 3.0  # what a point of CIDEr is worth in a score; from 2 to 10 it makes little difference
+PARTS = {"ngrams": 2, "idf": 1, "weight": 2, "bias": 1, "unseen": 0}  # by name: the axes that each has
+
+# Of one image: (H,) scores, H sequences → (H,) their numbers, from the best to the worst.
+Judge = Callable[[FloatArray, Sequence[Sequence[int]]], IntArray]
+
+
+class Expectation:
+    """What n-grams people are expected to use of an image.
+
+    Args:
+        ngrams: (G, 4) token numbers, filled up with padding.
+        idf: (G,) their inverse document frequencies in the training captions.
+        weight: (G, F) of the regression; any precision, which it is kept in.
+        bias: (G,) of the regression.
+        unseen: inverse document frequency of all other n-grams, of which nothing is expected.
+    """
+
+    def __init__(self, ngrams: Array, idf: FloatArray, weight: Array, bias: FloatArray, unseen: float) -> None:
+        self.ngrams, self.idf, self.weight, self.bias = ngrams, idf, weight, bias
+        known = [tuple(token for token in ngram if token != Vocabulary.pad) for ngram in ngrams.tolist()]
+        self._numbers = {ngram: number for number, ngram in enumerate(known)}
+        self._tfidf = TfIdf(dict(zip(known, idf.tolist(), strict=True)), unseen)
+
+    @property
+    def features(self) -> int:
+        """F."""
+        return int(self.weight.shape[1])
+
+    def judge(self, summary: FloatArray) -> Judge:
+        """What ranks sequences for the image of a (F,) summary, by score and expected CIDEr; what is equal stays so."""
+        return lambda scores, said: (-scores - SHARE * self.expect(summary, said)).argsort(kind="stable")
+
+    def expect(self, summary: FloatArray, sequences: Sequence[Sequence[int]]) -> FloatArray:
+        """(F,) and H sequences → (H,) their expected CIDEr, from 0 to 10 more or less: a regression knows no bounds."""
+        rows, numbers, shares = [], [], []
+        for row, sequence in enumerate(sequences):
+            for ngram, share in self._tfidf(sequence).unit().items():
+                number = self._numbers.get(ngram)
+                if number is not None:
+                    rows.append(row)
+                    numbers.append(number)
+                    shares.append(share)
+        # Of thousands of n-grams some hundred are asked for: their weights alone are read.
+        asked, places = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
+        expected = self.weight[asked].astype(np.float32) @ summary + self.bias[asked]
+        points = SCALE / ORDERS * np.array(shares) * expected[places]
+        totals = np.bincount(np.array(rows, dtype=np.int64), weights=points, minlength=len(sequences))
+        return totals.astype(np.float32)
+
+    def save(self, directory: Path) -> None:
+        """Write it into a model's directory."""
+        from safetensors.numpy import save
+
+        parts = {name: np.ascontiguousarray(getattr(self, name)) for name in ("ngrams", "idf", "weight", "bias")}
+        parts["unseen"] = np.array(self._tfidf.unseen, dtype=np.float32)
+        partial = directory / f"{EXPECTATION_NAME}.partial"
+        partial.write_bytes(save(parts))
+        partial.replace(directory / EXPECTATION_NAME)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self | None:
+        """That of a model; None if its directory has none.
+
+        Raises:
+            ModelError: the file is broken.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = directory / EXPECTATION_NAME
+        if not path.exists():
+            return None
+        try:
+            parts = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot read {path}: {error}") from error
+        known = len(parts.get("idf", ()))
+        whole = {name: part.ndim for name, part in parts.items()} == PARTS
+        if not whole or {len(parts[name]) for name in PARTS if name != "unseen"} != {known} or not known:
+            raise ModelError(f"{path} is no expectation of n-grams: fit it again", code="model_mismatch")
+        return cls(parts["ngrams"], parts["idf"], parts["weight"], parts["bias"], float(parts["unseen"]))
