@@ -98,7 +98,7 @@ class Captioner:
         expectation: what it expects people to say of an image, for ``rank = "cider"``.
 
     Raises:
-        ModelError: the expectation is none for this model.
+        ModelError: the expectation is none for this model, or the model ranks by one and has none.
     """
 
     def __init__(
@@ -108,10 +108,16 @@ class Captioner:
         word_reader: WordReader | None = None,
         expectation: Expectation | None = None,
     ) -> None:
-        if expectation is not None and expectation.features != info.model.value_size:
+        if expectation is None and info.decoding.rank == "cider":
             raise ModelError(
-                f"model {info.name!r} has {info.model.value_size} values a position, but {EXPECTATION_NAME} expects "
-                f"{expectation.features}: fit it again with python -m training.expectation",
+                f"model {info.name!r} ranks by cider, but {EXPECTATION_NAME} is not in its directory: bring it there, "
+                "or fit it with python -m training.expectation",
+                code="model_mismatch",
+            )
+        if expectation is not None and not expectation.fits(info.model.value_size, len(info.vocabulary)):
+            raise ModelError(
+                f"{EXPECTATION_NAME} was fitted to another model than {info.name!r}: fit it again with "
+                "python -m training.expectation",
                 code="model_mismatch",
             )
         self.engine = engine

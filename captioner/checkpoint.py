@@ -1,6 +1,8 @@
 """A model is a directory: ``config.json`` says what it is, ``model.safetensors`` holds its weights.
 
-``README.md`` beside them is its card, for people. Reading what a model is needs neither torch nor the weights.
+What it has learnt besides lies there too: to read phones as words (``words.json``), what CIDEr to expect
+(``expectation.safetensors``). ``README.md`` is its card, for people. Reading what a model is needs neither torch nor
+the weights.
 """
 
 from __future__ import annotations
@@ -167,7 +169,9 @@ def read_info(name_or_directory: str | Path) -> ModelInfo:
 def write_info(directory: Path, info: ModelInfo) -> None:
     """Write ``config.json``, one line a field so that changes read well."""
     lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in info.to_dict().items()]
-    (directory / CONFIG_NAME).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    partial = directory / f"{CONFIG_NAME}.partial"
+    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    partial.replace(directory / CONFIG_NAME)  # an interruption leaves the old file or the new one
 
 
 def save_model(directory: Path, model: CaptionModel, info: ModelInfo, *, dtype: torch.dtype | None = None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.decoding.options import CHOICES
+from captioner.decoding.options import CHOICES, listed
 from captioner.errors import OptionError
 from captioner.speech import DEFAULT_VOICE, Voice
 from service.config import ServiceConfig
@@ -106,7 +106,7 @@ def read_flag(name: str, value: object) -> bool:
 def _choice(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    raise _wrong(name, " or ".join(CHOICES[name]), value)
+    raise _wrong(name, listed(CHOICES[name]), value)
 
 
 def _wrong(name: str, wanted: str, value: object) -> OptionError:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from normalisation import await_statistics
 from PIL import Image
-from torch import nn
 
 import captioner
 from captioner.checkpoint import ModelInfo, save_model
@@ -68,10 +68,7 @@ def tiny_model(tiny_info: ModelInfo) -> CaptionModel:
     """
     torch.manual_seed(7)
     model = CaptionModel(tiny_info.model)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-            module.train()
+    await_statistics(model)
     with torch.no_grad():
         model.encode(torch.randn(32, 3, tiny_info.image.height, tiny_info.image.width))
         for name, parameter in model.named_parameters():

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captioner.checkpoint import read_info
 from captioner.errors import CaptionerError, OptionError
 from training.datasets import read_dataset
 from training.expectation import add_expectation
@@ -135,7 +136,12 @@ def complete(shop: Workshop, run: Run) -> None:
 
 
 def teach(model: Path, copy: Path, data: Path) -> Path:
-    """A copy of a model that has learnt what CIDEr to expect; the model itself is that of other runs too."""
+    """A model that has learnt what CIDEr to expect: a copy, as the model itself is that of other runs too.
+
+    One that has learnt it already comes back as it is.
+    """
+    if read_info(model).decoding.rank == "cider":
+        return model
     shutil.copytree(model, copy, dirs_exist_ok=True)
     add_expectation(copy, read_dataset(data, required=("train",))["train"])
     return copy

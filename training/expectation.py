@@ -29,6 +29,7 @@ from training.datasets import Example, read_dataset
 from training.predict import BATCH, reference_tokens
 
 MINIMUM = 10  # images whose captions have an n-gram, for it to be expected; half as many make the file twice as large
+LEAST = 1e-3  # of the median deviation of all features
 PENALTY = 300.0  # of the squared weights, for features of variance 1: from 100 to 1000 it makes little difference
 
 Matrix = npt.NDArray[np.float64]
@@ -37,16 +38,20 @@ Matrix = npt.NDArray[np.float64]
 def add_expectation(model: str | Path, examples: Sequence[Example], *, device: str | None = None) -> Expectation:
     """Fit the expectation of a model, write it into its directory and make ``cider`` what it ranks by.
 
+    What figures it had are those of another ranking, and are dropped.
+
     Raises:
         DataError: the captions have too little in common.
         ImageError: a picture cannot be read.
         ModelError: there is no such model, or it is broken.
+        OptionError: the device is unknown or not here.
+        OSError: the directory cannot be written into.
     """
     directory = resolve(model)
     expectation = fit_expectation(captioner.load(directory, device=device), examples)
     expectation.save(directory)
     info = read_info(directory)
-    write_info(directory, replace(info, decoding=info.decoding.replace(rank="cider")))
+    write_info(directory, replace(info, decoding=info.decoding.replace(rank="cider"), figures={}))
     return expectation
 
 
@@ -62,9 +67,7 @@ def fit_expectation(model: captioner.Captioner, examples: Sequence[Example], min
     """
     captions = reference_tokens(examples, make_tokenizer(model.info.tokenizer))
     tfidf = fit_tfidf(captions)
-    ngrams = [ngram for ngram in common_ngrams(captions, minimum) if set(ngram) <= set(model.info.vocabulary.tokens)]
-    if not ngrams:
-        raise DataError(f"no word stands in the captions of {minimum} images: this needs more data")
+    ngrams = expected_ngrams(captions, model.info.vocabulary, minimum)
     weight, bias = regress(summarise(model, examples), expected_vectors(captions, tfidf), ngrams)
     numbers = np.full((len(ngrams), ORDERS), Vocabulary.pad, dtype=np.int32)
     for row, ngram in zip(numbers, ngrams, strict=True):
@@ -73,9 +76,20 @@ def fit_expectation(model: captioner.Captioner, examples: Sequence[Example], min
     return Expectation(numbers, idf, weight.astype(np.float16), bias.astype(np.float32), tfidf.unseen)
 
 
-def common_ngrams(captions: Sequence[Sequence[Sequence[str]]], minimum: int) -> list[Ngram]:
-    """The n-grams that the captions of at least ``minimum`` images have, in their own order."""
-    return sorted(ngram for ngram, images in document_frequencies(captions).items() if images >= minimum)
+def expected_ngrams(
+    captions: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary, minimum: int = MINIMUM
+) -> list[Ngram]:
+    """The n-grams of known words that the captions of at least ``minimum`` images have, in their own order.
+
+    Raises:
+        DataError: there are none.
+    """
+    known = set(vocabulary.tokens)
+    frequencies = document_frequencies(captions)
+    ngrams = sorted(ngram for ngram, images in frequencies.items() if images >= minimum and known.issuperset(ngram))
+    if not ngrams:
+        raise DataError(f"no word stands in the captions of {minimum} images: to rank by cider needs more data")
+    return ngrams
 
 
 def expected_vectors(captions: Sequence[Sequence[Sequence[str]]], tfidf: TfIdf) -> list[dict[Ngram, float]]:
@@ -91,7 +105,9 @@ def expected_vectors(captions: Sequence[Sequence[Sequence[str]]], tfidf: TfIdf) 
 
 def regress(summaries: Matrix, vectors: Sequence[dict[Ngram, float]], ngrams: Sequence[Ngram]) -> tuple[Matrix, Matrix]:
     """Weights (G, F) and biases (G,) that foretell the vectors of images from their (images, F) summaries."""
-    mean, deviation = summaries.mean(axis=0), np.maximum(summaries.std(axis=0), 1e-6)
+    mean, deviation = summaries.mean(axis=0), summaries.std(axis=0)
+    # What hardly varies tells nothing, and made as large as the others it would need weights beyond half precision.
+    deviation[deviation <= LEAST * np.median(deviation)] = np.inf
     standard = (summaries - mean) / deviation
     places = {ngram: place for place, ngram in enumerate(ngrams)}
     products, totals = np.zeros((len(ngrams), summaries.shape[1])), np.zeros(len(ngrams))

@@ -32,7 +32,7 @@ from training.batching import Corpus, make_batches, make_corpus
 from training.cider import CiderScorer
 from training.datasets import Example, read_dataset
 from training.distillation import Teachers
-from training.expectation import add_expectation
+from training.expectation import add_expectation, expected_ngrams
 from training.features import Views, cached_features, default_cache
 from training.inputs import Features, Inputs, Pictures, prefetch
 from training.loss import Likelihood, Objective
@@ -55,8 +55,8 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
         resume: go on where the run in ``output`` was interrupted.
 
     Raises:
-        DataError: the data is incomplete, ``output`` holds another run, or a model to start from or to learn from does
-            not fit.
+        DataError: the data is incomplete or too little, ``output`` holds another run, or a model to start from or to
+            learn from does not fit.
         OptionError: the recipe asks for an architecture that there is not, or for more evaluations of an epoch than it
             has batches, or its rates let the loss explode.
         ModelError: a model to start from or to learn from is broken or not there.
@@ -73,6 +73,8 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
     if saved and len(saved["model"]["embedding.weight"]) != len(corpus.vocabulary):
         raise DataError(f"{output} was begun with other data: its vocabulary has another size")
 
+    if recipe.decoding.rank == "cider":
+        expected_ngrams(corpus.captions, corpus.vocabulary)  # refused here, not after all stages
     torch.manual_seed(recipe.seed)
     model = CaptionModel(info.model)
     if not saved:  # what a run is resumed with is its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from captioner.config import require
 from captioner.decoding.beam import BeamSearch
 from captioner.decoding.expectation import Judge
 from captioner.decoding.filters import make_filters
@@ -28,7 +29,11 @@ def decode(
         images: B, how many images the grid holds.
         options: method and limits.
         judges: one an image, where ``options.rank`` is ``cider``.
+
+    Raises:
+        OptionError: ``options.rank`` is ``cider``, and there are no judges.
     """
+    require(options.rank != "cider" or len(judges) == images, "rank cider needs a judge for each image")
     search = SEARCHES[options.method](images, options)
     filters = make_filters(options)
     state = engine.select(engine.start(grid), search.first_rows)

@@ -17,13 +17,14 @@ class BeamSearch(Search):
     unfinished sequences fill the places that are left.
 
     Where ``cider`` ranks, less likely ends are set aside too, those among a step's 2K likeliest candidates: what judges
-    by more than likelihood is to have a choice. When the image is done, they do not change.
+    by more than likelihood is to have a choice. They do not count towards the K that end the search, and a beam of one
+    stays greedy.
     """
 
     def __init__(self, images: int, options: DecodingOptions) -> None:
         super().__init__(images, options.beam_size, options)
         self.totals[:, 1:] = -np.inf  # all rows of an image begin alike: let the first alone be continued
-        self._ended: IntArray = np.zeros(images, dtype=np.int64)  # of each image, those that count
+        self._counted: IntArray = np.zeros(images, dtype=np.int64)  # of each image, the ends that count
 
     def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
         """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
@@ -38,9 +39,9 @@ class BeamSearch(Search):
 
         ended = ends & np.isfinite(values)
         counted = ended & (np.arange(best.shape[1]) < self.width)  # only an end among the K likeliest counts
-        self._ended[self.active] += counted.sum(axis=1)
-        full = self._ended[self.active] >= self.width
-        kept = ended if self.options.rank == "cider" else counted
+        self._counted[self.active] += counted.sum(axis=1)
+        full = self._counted[self.active] >= self.width
+        kept = ended if self.options.rank == "cider" and self.width > 1 else counted
         self.finish(kept, values, self.length - 1, parents, ended=True)
 
         order = ends.argsort(axis=1, kind="stable")[:, : self.width]  # what goes on first, still best first

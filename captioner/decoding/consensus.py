@@ -21,9 +21,9 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from captioner.decoding.tfidf import ORDERS
 from captioner.engines import FloatArray, IntArray
 
-ORDERS = 4
 SIGMA = 6.0  # width of the length penalty, in tokens
 DECIMALS = 9  # by which agreements may differ; less than that is rounding, and would order what agrees equally
 

@@ -14,7 +14,7 @@ Shapes: H sequences, G n-grams known, F features of an image's summary, see :met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +28,7 @@ from captioner.tokens import Vocabulary
 EXPECTATION_NAME = "expectation.safetensors"
 SCALE = 10.0  # of CIDEr-D
 SHARE = 3.0  # what a point of CIDEr is worth in a score; from 2 to 10 it makes little difference
-PARTS = {"ngrams": 2, "idf": 1, "weight": 2, "bias": 1, "unseen": 0}  # by name: the axes that each has
+PARTS = {"ngrams": "GN", "idf": "G", "weight": "GF", "bias": "G", "unseen": ""}  # by name: the axes that each has
 
 # Of one image: (H,) scores, H sequences → (H,) their numbers, from the best to the worst.
 Judge = Callable[[FloatArray, Sequence[Sequence[int]]], IntArray]
@@ -51,13 +51,12 @@ class Expectation:
         self._numbers = {ngram: number for number, ngram in enumerate(known)}
         self._tfidf = TfIdf(dict(zip(known, idf.tolist(), strict=True)), unseen)
 
-    @property
-    def features(self) -> int:
-        """F."""
-        return int(self.weight.shape[1])
+    def fits(self, features: int, tokens: int) -> bool:
+        """Whether it can be that of a model of so many values a position and so many tokens."""
+        return bool(self.weight.shape[1] == features and self.ngrams.max() < tokens)
 
     def judge(self, summary: FloatArray) -> Judge:
-        """What ranks sequences for the image of a (F,) summary, by score and expected CIDEr; what is equal stays so."""
+        """What ranks sequences for the image of a (F,) summary: score and expected CIDEr; equals keep their order."""
         return lambda scores, said: (-scores - SHARE * self.expect(summary, said)).argsort(kind="stable")
 
     def expect(self, summary: FloatArray, sequences: Sequence[Sequence[int]]) -> FloatArray:
@@ -102,10 +101,23 @@ class Expectation:
             return None
         try:
             parts = load_file(path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: of a type numpy lacks
             raise ModelError(f"cannot read {path}: {error}") from error
-        known = len(parts.get("idf", ()))
-        whole = {name: part.ndim for name, part in parts.items()} == PARTS
-        if not whole or {len(parts[name]) for name in PARTS if name != "unseen"} != {known} or not known:
+        if not _whole(parts):
             raise ModelError(f"{path} is no expectation of n-grams: fit it again", code="model_mismatch")
         return cls(parts["ngrams"], parts["idf"], parts["weight"], parts["bias"], float(parts["unseen"]))
+
+
+def _whole(parts: Mapping[str, Array]) -> bool:
+    """Whether a file's parts are those of an expectation, and numbers."""
+    if {name: part.ndim for name, part in parts.items()} != {name: len(axes) for name, axes in PARTS.items()}:
+        return False
+    lengths = {(axis, size) for name, axes in PARTS.items() for axis, size in zip(axes, parts[name].shape, strict=True)}
+    kinds = {name: part.dtype.kind for name, part in parts.items()}
+    return (
+        len(lengths) == len({axis for axis, _ in lengths})
+        and ("N", ORDERS) in lengths
+        and ("G", 0) not in lengths
+        and kinds == dict.fromkeys(PARTS, "f") | {"ngrams": "i"}
+        and all(bool(np.isfinite(part).all()) for part in parts.values())
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from captioner.config import Config, is_whole, require
@@ -22,8 +23,9 @@ class DecodingOptions(Config):
         rank: what makes a sequence that ended better than another: its ``score``; its score and the ``cider`` that
             the model expects of it for the image, where it has learnt to (:mod:`captioner.decoding.expectation`); or
             the ``consensus``, how much it agrees with all that ended, whatever the scores
-            (:mod:`captioner.decoding.consensus`). These two choose among all ``beam_size`` hypotheses, or ``n_best``
-            samples, and want many of them: ten or twenty.
+            (:mod:`captioner.decoding.consensus`). These two choose among all that the search found, not ``n_best`` of
+            them alone, and want many: a beam, or as many samples, of ten or twenty. Beside an expected CIDEr a score
+            weighs what it does with the model's own ``length_penalty``.
         temperature, top_k, top_p: for sampling: softmax temperature; the k likeliest tokens alone (0: all); the
             smallest set of tokens that holds this probability alone (nucleus sampling, Holtzman et al. 2020).
         seed: for sampling: makes one call reproducible; None draws afresh.
@@ -51,14 +53,19 @@ class DecodingOptions(Config):
             require(number and least <= value <= most, f"{name} must be a number from {least:g} to {most:g}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
-            *others, last = choices
-            require(value in choices, f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+            require(value in choices, f"{name} must be {listed(choices)}, not {value!r}")
         seedable = self.seed is None or (is_whole(self.seed) and self.seed >= 0)
         require(seedable, "seed must be a whole number, not below 0")
         require(
             self.method == "sample" or self.n_best <= self.beam_size,
             f"n_best is {self.n_best} but a beam of {self.beam_size} holds no more than that: raise beam_size",
         )
+
+
+def listed(choices: Sequence[str]) -> str:
+    """Several words as a sentence names them."""
+    *others, last = choices
+    return f"{', '.join(others)} or {last}"
 
 
 CHOICES = {"method": ("beam", "sample"), "rank": ("score", "cider", "consensus")}

@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 # A finished sequence: ``row`` of ``step`` holds its last token; step -1 stands for the empty sequence.
 FINISHED = np.dtype([("score", "f4"), ("log_prob", "f4"), ("step", "i8"), ("row", "i8"), ("ended", "?")])
-CHOICE = 3  # times the rows of an image: how many finished sequences wait for a judge who may prefer a later one
+SPARE = 3  # times the rows of an image: how many finished sequences wait for a judge who may prefer a later one
 NOTHING = np.array((-np.inf, -np.inf, -1, 0, False), dtype=FINISHED)
 
 
@@ -77,7 +77,7 @@ class Search:
         self.prefixes: IntArray = np.empty((images * width, 0), dtype=np.int64)
         self.totals: FloatArray = np.zeros((images, width), dtype=np.float32)  # log-probability of each row
         self._steps: list[Step] = []
-        self._kept = CHOICE * width if options.rank == "cider" else width
+        self._kept = SPARE * width if options.rank == "cider" else width
         self._finished: Array = np.full((images, self._kept), NOTHING)  # the best of each image, best first
 
     @property

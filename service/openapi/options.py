@@ -14,7 +14,10 @@ _DECODING = {
     "max_length": "Longest caption, in tokens, its end counted.",
     "length_penalty": "How far a caption's length excuses its improbability: 0 prefers short ones, 1 compares means.",
     "no_repeat_ngram": "No run of this many tokens occurs twice; 0 allows repeats.",
-    "rank": "What makes a caption the best: its score, or how much it agrees with the others of a wide beam.",
+    "rank": (
+        "What makes a caption the best: its score; its score and the CIDEr expected of it, where the model has learnt "
+        "that; or how much it agrees with the others of a wide beam."
+    ),
     "method": "Search with a beam, or draw at random.",
     "temperature": "For sampling: below 1 is safer, above 1 is bolder.",
     "top_k": "For sampling: only the likeliest so many tokens; 0 takes all.",

@@ -56,7 +56,7 @@ SCHEMAS: dict[str, Schema] = {
             ),
             "score": of(
                 "number",
-                "Its log-probability, normalised by length; captions of one picture are ranked by it, or as `rank` has it.",
+                "Its log-probability, normalised by length; captions of one picture are ranked by it, or as rank says.",
                 examples=[-0.9132],
             ),
         },

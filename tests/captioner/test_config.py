@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from captioner.config import CHOICES, Config, ImageConfig, ModelConfig
 from captioner.decoding import DecodingOptions
+from captioner.decoding.options import CHOICES as DECODING_CHOICES
 from captioner.errors import ModelError, OptionError
 
 SIZES = st.integers(1, 10_000)
@@ -73,7 +74,7 @@ BLIND = st.builds(
 OPTIONS = st.builds(
     DecodingOptions,
     method=st.sampled_from(["beam", "sample"]),
-    rank=st.sampled_from(["score", "consensus"]),
+    rank=st.sampled_from(DECODING_CHOICES["rank"]),
     beam_size=st.integers(50, 100),
     n_best=st.integers(1, 50),
     max_length=st.integers(1, 1000),

@@ -7,6 +7,7 @@ from threading import Thread
 
 import pytest
 import torch
+from normalisation import await_statistics
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
@@ -98,9 +99,7 @@ def whole() -> nn.Module:
     """A complete torchvision model, classifier included, with random weights that do not make its features vanish."""
     torch.manual_seed(5)
     model = get_model(BACKBONE, weights=None).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # plain averages
+    await_statistics(model)
     with torch.no_grad():
         model(torch.randn(16, 3, 64, 64))
     return model.eval()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as torch_save
 from scripted import FIRST, Script, Tokens, run, said
 
 import captioner
 from captioner.checkpoint import ModelInfo
 from captioner.decoding import DecodingOptions
 from captioner.decoding.expectation import EXPECTATION_NAME, SHARE, Expectation
-from captioner.decoding.search import CHOICE
 from captioner.decoding.tfidf import TfIdf
 from captioner.errors import ModelError, OptionError
 from captioner.tokens import Vocabulary
@@ -99,12 +101,34 @@ def test_a_broken_file_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"cannot read .*expectation\.safetensors"):
         Expectation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("bias", np.zeros(1, np.float32)),
+        ("idf", np.float32(1.0)),
+        ("idf", None),
+        ("weight", np.full((2, FEATURES), np.nan, np.float16)),
+        ("weight", np.zeros((2, FEATURES), np.bool_)),
+        ("ngrams", np.zeros((2, 4), np.float32)),
+        ("ngrams", np.zeros((2, 7), np.int32)),
+        ("more", np.zeros(1, np.float32)),
+    ],
+)
+def test_a_file_of_something_else_is_told(part: str, value: Any, tmp_path: Path) -> None:
     make_expectation([(5,), (6,)]).save(tmp_path)
-    parts = load_file(path)
-    for broken in ({**parts, "bias": parts["bias"][:1]}, {k: v for k, v in parts.items() if k != "idf"}, {}):
-        save_file(broken, path)
-        with pytest.raises(ModelError, match="is no expectation of n-grams: fit it again"):
-            Expectation.load(tmp_path)
+    parts = load_file(tmp_path / EXPECTATION_NAME) | {part: value}
+    kept = {name: np.asarray(held) for name, held in parts.items() if held is not None}
+    save_file(kept, tmp_path / EXPECTATION_NAME)
+    with pytest.raises(ModelError, match="is no expectation of n-grams: fit it again"):
+        Expectation.load(tmp_path)
+
+
+def test_numbers_that_numpy_lacks_are_told(tmp_path: Path) -> None:
+    torch_save({"weight": torch.zeros(2, 2, dtype=torch.bfloat16)}, tmp_path / EXPECTATION_NAME)
+    with pytest.raises(ModelError, match="cannot read"):
+        Expectation.load(tmp_path)
 
 
 # Three things to say, the likeliest first; the expectation likes the last best.
@@ -156,7 +180,26 @@ def test_it_chooses_among_more_than_the_beam_holds() -> None:
     judge = Taste({(12,): 9.0}).judge(np.zeros(1, np.float32))
     (found,) = run(script, judges=[judge], rank="cider", **options)
     assert said(found)[0] == (12,)
-    assert CHOICE > 1
+
+
+def test_a_beam_of_one_stays_greedy() -> None:
+    script = Script({(10,): 0.4, (10, 11): 0.6})
+    (greedy,) = run(script, beam_size=1)
+    (found,) = run(script, judges=[Taste({(10,): 9.0}).judge(np.zeros(1, np.float32))], rank="cider", beam_size=1)
+    assert said(found) == said(greedy) == [(10, 11)]
+
+
+def test_samples_are_judged_too() -> None:
+    judge = Taste({LEAST: 9.0}).judge(np.zeros(1, np.float32))
+    (found,) = run(Script(SCRIPT), judges=[judge], rank="cider", method="sample", n_best=40, seed=1)
+    first = said(found).index(LIKELY)
+    assert said(found)[0] == LEAST
+    assert LEAST not in said(found)[first:]
+
+
+def test_without_a_judge_nothing_is_searched() -> None:
+    with pytest.raises(OptionError, match="rank cider needs a judge for each image"):
+        run(Script(SCRIPT), rank="cider")
 
 
 def test_a_model_that_has_learnt_none_says_so(tiny_captioner: captioner.Captioner, picture: Image.Image) -> None:
@@ -166,8 +209,16 @@ def test_a_model_that_has_learnt_none_says_so(tiny_captioner: captioner.Captione
 
 def test_one_for_another_model_is_refused(tiny_captioner: captioner.Captioner, tiny_info: ModelInfo) -> None:
     other = make_expectation([(5,)], features=FEATURES + 1)
-    with pytest.raises(ModelError, match=r"has 10 values a position, but expectation\.safetensors expects 11"):
-        captioner.Captioner(tiny_captioner.engine, tiny_info, expectation=other)
+    foreign = make_expectation([(len(tiny_info.vocabulary),)])
+    for expectation in (other, foreign):
+        with pytest.raises(ModelError, match=r"expectation\.safetensors was fitted to another model than 'tiny'"):
+            captioner.Captioner(tiny_captioner.engine, tiny_info, expectation=expectation)
+
+
+def test_a_model_that_has_lost_its_own_says_so(tiny_captioner: captioner.Captioner, tiny_info: ModelInfo) -> None:
+    info = replace(tiny_info, decoding=DecodingOptions(rank="cider"))
+    with pytest.raises(ModelError, match=r"ranks by cider, but expectation\.safetensors is not in its directory"):
+        captioner.Captioner(tiny_captioner.engine, info)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -201,7 +252,15 @@ def test_the_summary_is_the_mean_of_what_is_attended_to(tiny_captioner: captione
     np.testing.assert_allclose(tiny_captioner.engine.summary(grid), grid.values.mean(dim=1).numpy(), rtol=1e-6)
 
 
-def test_options_know_it() -> None:
-    assert DecodingOptions(rank="cider").rank == "cider"
-    with pytest.raises(OptionError, match="rank must be score, cider or consensus"):
-        DecodingOptions(rank="votes")
+def test_pictures_of_one_batch_may_be_ranked_differently(
+    tiny_captioner: captioner.Captioner, tiny_info: ModelInfo, picture: Image.Image
+) -> None:
+    words = range(FIRST, len(tiny_info.vocabulary))
+    expectation = make_expectation([(word,) for word in words], seed=1)
+    model = captioner.Captioner(tiny_captioner.engine, tiny_info, expectation=expectation)
+    ranks = ["score", "cider", "consensus", "cider"]
+    options = [model.options(beam_size=6, max_length=30, rank=rank) for rank in ranks]
+    pixels = [captioner.images.to_array(picture.rotate(20 * turn), tiny_info.image) for turn in range(4)]
+    together = model.caption_pixels(pixels, options)
+    alone = [model.caption_pixels([one], own)[0] for one, own in zip(pixels, options, strict=True)]
+    assert [[one.text for one in captions] for captions in together] == [[one.text for one in own] for own in alone]

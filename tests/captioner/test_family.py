@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from normalisation import await_statistics
 from torch import Tensor, nn
 
 from captioner.checkpoint import ModelInfo, load_model, save_model
@@ -96,10 +97,7 @@ def model(info: ModelInfo) -> CaptionModel:
     """Random weights, large enough for opinions, over features as large as a trained backbone's."""
     torch.manual_seed(5)
     model = CaptionModel(info.model)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-            module.train()
+    await_statistics(model)
     with torch.no_grad():
         model.encode(torch.randn(8, 3, 32, 64))
         for name, parameter in model.named_parameters():

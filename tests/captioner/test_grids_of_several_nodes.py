@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from normalisation import await_statistics
 from torch import Tensor, nn
 
 from captioner.encoder import GridEncoder, grid_shape
@@ -24,10 +25,7 @@ def make_encoder(name: str, node: str) -> GridEncoder:
     """Random weights, and statistics of batch normalisation that keep the features from vanishing."""
     torch.manual_seed(5)
     encoder = GridEncoder(name, node).requires_grad_(False)
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-            nn.Module.train(module)
+    await_statistics(encoder)
     encoder(noise(4, 64, 64))
     return encoder.eval()
 

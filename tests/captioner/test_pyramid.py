@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from equations import Weights, lstm_cell, softmax
+from normalisation import await_statistics
 from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
 
 import captioner
 from captioner import Captioner
@@ -42,10 +42,7 @@ def model(info: ModelInfo) -> CaptionModel:
     """Random weights, large enough for opinions, over features as large as a trained backbone's."""
     torch.manual_seed(1)
     model = CaptionModel(info.model)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # plain averages
-            module.train()
+    await_statistics(model)
     with torch.no_grad():
         model.encode(torch.randn(8, 3, info.image.height, info.image.width))
         for name, parameter in model.named_parameters():

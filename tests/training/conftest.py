@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from normalisation import await_statistics
 from PIL import Image, ImageDraw
-from torch import nn
 
 import captioner
 from captioner.encoder import GridEncoder
@@ -114,10 +114,7 @@ def toy_weights(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     encoder = GridEncoder("mobilenet_v2", "features.4")
     recipe = load_toy_recipe(toy_data.parent, [])
     pixels = [load_pixels(path, recipe.image) for path in sorted((toy_data / "train").iterdir())]
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train()
-            module.momentum = None  # a plain mean over all batches, here one
+    await_statistics(encoder)
     with torch.no_grad():
         encoder(torch.from_numpy(np.stack(pixels)))
     path = tmp_path_factory.mktemp("weights") / "toy-encoder.pth"
