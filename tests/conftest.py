@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from normalisation import await_statistics
 from PIL import Image
+from untrained import await_statistics
 
 import captioner
 from captioner.checkpoint import ModelInfo, save_model

@@ -7,10 +7,10 @@ from threading import Thread
 
 import pytest
 import torch
-from normalisation import await_statistics
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
+from untrained import await_statistics
 
 from captioner.encoder import BACKBONES, GridEncoder, grid_shape
 from captioner.errors import OptionError, WeightsError

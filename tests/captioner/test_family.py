@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from normalisation import await_statistics
 from torch import Tensor, nn
+from untrained import opinionated_model
 
 from captioner.checkpoint import ModelInfo, load_model, save_model
 from captioner.config import CHOICES, READERS, ModelConfig
@@ -94,17 +94,7 @@ def info(request: pytest.FixtureRequest, tiny_info: ModelInfo) -> ModelInfo:
 
 @pytest.fixture(scope="module")
 def model(info: ModelInfo) -> CaptionModel:
-    """Random weights, large enough for opinions, over features as large as a trained backbone's."""
-    torch.manual_seed(5)
-    model = CaptionModel(info.model)
-    await_statistics(model)
-    with torch.no_grad():
-        model.encode(torch.randn(8, 3, 32, 64))
-        for name, parameter in model.named_parameters():
-            if not name.startswith("encoder."):
-                parameter.mul_(2)
-        model.embedding.weight.mul_(4)
-    return model.eval()
+    return opinionated_model(info, seed=5, scale=2, embedding=4)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from normalisation import await_statistics
 from torch import Tensor, nn
+from untrained import await_statistics
 
 from captioner.encoder import GridEncoder, grid_shape
 from captioner.engines.torch_engine import fold_normalisation

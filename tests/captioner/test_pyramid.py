@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from equations import Weights, lstm_cell, softmax
-from normalisation import await_statistics
 from PIL import Image
 from safetensors.torch import load_file
+from untrained import opinionated_model
 
 import captioner
 from captioner import Captioner
@@ -39,17 +39,7 @@ def info(tiny_info: ModelInfo) -> ModelInfo:
 
 @pytest.fixture(scope="module")
 def model(info: ModelInfo) -> CaptionModel:
-    """Random weights, large enough for opinions, over features as large as a trained backbone's."""
-    torch.manual_seed(1)
-    model = CaptionModel(info.model)
-    await_statistics(model)
-    with torch.no_grad():
-        model.encode(torch.randn(8, 3, info.image.height, info.image.width))
-        for name, parameter in model.named_parameters():
-            if not name.startswith("encoder."):
-                parameter.mul_(3)
-        model.embedding.weight.mul_(3)
-    return model.eval()
+    return opinionated_model(info, seed=1, scale=3, embedding=3)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from normalisation import await_statistics
 from PIL import Image, ImageDraw
+from untrained import await_statistics
 
 import captioner
 from captioner.encoder import GridEncoder
