@@ -36,8 +36,8 @@ format: $(VENV)/installed-dev  ## mend what style checks can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-dev  ## measure the command and the library on this machine
-	$(BIN)/python benchmarks/captioning.py
+bench: $(VENV)/installed-bench  ## measure what a caption costs, beside captioners of transformers and the arithmetic
+	$(BIN)/python benchmarks/speed.py
 
 bench-serve: $(VENV)/installed-bench  ## measure the server under load, beside plain Flask and LitServe
 	$(BIN)/python benchmarks/serve.py
@@ -68,7 +68,7 @@ clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 # A stamp is written last: an interrupted installation is taken up again.
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: requirements.txt requirements-serve.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .

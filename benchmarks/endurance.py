@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from serve import ask, make_picture
+from pictures import make_picture
+from serve import ask
 from serving import servers
 from serving.hostile import Hostile, hostile_requests, is_fault, send
 

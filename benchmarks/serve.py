@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import io
 import json
 import os
 import platform
@@ -22,13 +20,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from machine import processor
+from pictures import make_picture
 from serving import servers
 from serving.load import put_load
 from serving.servers import Server
 
-from service.cores import usable_cores
+from captioner.cores import usable_cores
 
 PICTURES = 24
 BASE = "plain Flask"
@@ -100,21 +98,6 @@ def choose_servers(arguments: argparse.Namespace) -> list[Server]:
     return [server for name, group in offered.items() if name in (arguments.servers or offered) for server in group]
 
 
-def make_picture(number: int) -> bytes:
-    """A 500 × 375 JPEG as costly to decode as a photo: noise that is the weaker, the finer it is; always the same."""
-    random = np.random.default_rng(number)
-    total = np.zeros((375, 500, 3), np.float32)
-    for octave in range(1, 8):
-        noise = random.normal(scale=0.7**octave, size=(3 * 2**octave, 4 * 2**octave, 3)).astype(np.float32)
-        for channel in range(3):
-            plane = Image.fromarray(noise[..., channel]).resize((500, 375), Image.Resampling.BICUBIC)
-            total[..., channel] += np.asarray(plane)
-    total = (total - total.min()) / (total.max() - total.min())
-    file = io.BytesIO()
-    Image.fromarray((total * 255).astype(np.uint8)).save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
 def describe(arguments: argparse.Namespace, chosen: list[Server], pictures: list[bytes]) -> dict[str, str]:
     """What one must know to read the figures."""
     packages = ["torch", "flask", "gunicorn"] + ["litserve"] * any("LitServe" in server.name for server in chosen)
@@ -132,15 +115,6 @@ def describe(arguments: argparse.Namespace, chosen: list[Server], pictures: list
         "pictures": f"{len(pictures)} JPEGs of 500 × 375, {size:.0f} KiB on average",
         "each measurement": f"{arguments.seconds:g} s after {arguments.warm_up:g} s of warm-up",
     }
-
-
-def processor() -> str:
-    """What the kernel calls the processor."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def ask(url: str, picture: bytes) -> str:

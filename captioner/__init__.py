@@ -6,7 +6,7 @@
 >>> caption.text
 """
 
-from captioner.captioner import Caption, Captioner, Result, load
+from captioner.captioner import Caption, Captioner, Result
 from captioner.decoding import DecodingOptions
 from captioner.errors import (
     CaptionerError,
@@ -17,6 +17,7 @@ from captioner.errors import (
     OptionError,
     WeightsError,
 )
+from captioner.loading import load
 
 __version__ = "0.1.0"
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from captioner.checkpoint import ModelInfo, load_model, resolve
+from captioner.checkpoint import ModelInfo
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.expectation import EXPECTATION_NAME, Expectation, Judge
 from captioner.engines import Engine, FloatArray, Grid
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
+from captioner.prefetch import batches, decoding_threads
 from captioner.reading import WordReader
 from captioner.tokens import make_tokenizer
 
@@ -96,6 +97,7 @@ class Captioner:
         info: what the model says of itself.
         word_reader: reads its phones as words.
         expectation: what it expects people to say of an image, for ``rank = "cider"``.
+        reason: in a few words, why this engine.
 
     Raises:
         ModelError: the expectation is none for this model, or the model ranks by one and has none.
@@ -107,6 +109,7 @@ class Captioner:
         info: ModelInfo,
         word_reader: WordReader | None = None,
         expectation: Expectation | None = None,
+        reason: str = "",
     ) -> None:
         if expectation is None and info.decoding.rank == "cider":
             raise ModelError(
@@ -124,6 +127,7 @@ class Captioner:
         self.info = info
         self.word_reader = word_reader
         self.expectation = expectation
+        self.reason = reason
         self._tokenizer = make_tokenizer(info.tokenizer)
 
     @property
@@ -152,8 +156,15 @@ class Captioner:
     def batch(self, images: Iterable[ImageSource], *, batch_size: int = 16, **options: Any) -> Iterator[Result]:
         """Caption a stream of pictures, ``batch_size`` at a time, in their order.
 
-        Reads no further ahead than one batch. A picture that cannot be read yields a result with its error and
-        leaves its neighbours alone.
+        While the network reads one batch, threads read and decode the next: reads no further ahead than that, and holds
+        the pixels of two batches at most. A picture that cannot be read yields a result with its error and leaves its
+        neighbours alone. What ``images`` raises is raised here, after the results of what came before.
+
+        Args:
+            images: read by another thread. A path must lead to its picture until its result is there; all other
+                sources but bytes are decoded before the next picture is asked for.
+            batch_size: how many pictures the network reads at a time.
+            **options: as for a call.
 
         Raises:
             OptionError: at once, when an option is unknown or impossible.
@@ -163,14 +174,21 @@ class Captioner:
         return self._stream(iter(images), batch_size, self.options(**options))
 
     def _stream(self, images: Iterator[ImageSource], batch_size: int, options: DecodingOptions) -> Iterator[Result]:
-        while group := list(islice(images, batch_size)):
-            loaded = [self._try_load(image) for image in group]
-            captions = iter(self.caption_pixels([item for item in loaded if isinstance(item, np.ndarray)], options))
-            for image, item in zip(group, loaded, strict=True):
-                if isinstance(item, CaptionerError):
-                    yield Result(image, self.name, error=item)
-                else:
-                    yield Result(image, self.name, captions=tuple(next(captions)))
+        threads = decoding_threads()
+        with closing(batches(images, self._try_load, batch_size, threads=threads, in_turn=_changes)) as loaded:
+            for results in map(partial(self._results, options=options), loaded):  # keeps no pixels of the batch before
+                yield from results
+
+    def _results(
+        self, loaded: Sequence[tuple[ImageSource, FloatArray | CaptionerError]], options: DecodingOptions
+    ) -> list[Result]:
+        captions = iter(self.caption_pixels([item for _, item in loaded if isinstance(item, np.ndarray)], options))
+        return [
+            Result(image, self.name, error=item)
+            if isinstance(item, CaptionerError)
+            else Result(image, self.name, captions=tuple(next(captions)))
+            for image, item in loaded
+        ]
 
     def _try_load(self, image: ImageSource) -> FloatArray | CaptionerError:
         try:
@@ -256,21 +274,6 @@ class Captioner:
         )
 
 
-def load(model: str | Path = "words", *, device: str | None = None, precision: str = "fp32") -> Captioner:
-    """Load a trained model.
-
-    Args:
-        model: a bundled model's name, or a model directory.
-        device: ``cpu``, ``cuda``, ``mps``; by default the best one here.
-        precision: of the encoder: ``fp32``, or ``bf16``, faster where the hardware computes in it, and less exact.
-
-    Raises:
-        ModelError: there is no such model, or it is broken.
-        OptionError: the device or precision is unknown or not here.
-    """
-    from captioner.engines.torch_engine import TorchEngine  # torch is slow to import
-
-    network, info = load_model(model)
-    engine = TorchEngine(network, device=device, precision=precision)
-    directory = resolve(model)
-    return Captioner(engine, info, WordReader.load(directory), Expectation.load(directory))
+def _changes(image: ImageSource) -> bool:
+    """Whether a source may be read by one thread at a time only, or be something else later, such as a file object."""
+    return not isinstance(image, str | os.PathLike | bytes)

@@ -12,14 +12,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import captioner
 from captioner.captioner import Result
-from captioner.checkpoint import ModelInfo, bundled_models, read_info
+from captioner.checkpoint import ModelInfo, bundled_models, read_info, resolve
 from captioner.config import ModelConfig
-from captioner.errors import CaptionerError, ModelError, OptionError
+from captioner.errors import CaptionerError, DependencyError, ModelError, OptionError
+from captioner.graphs import FOLDER, make
 from captioner.images import ImageSource, open_image
+from captioner.loading import AUTO, ENGINES
 from captioner.sound import Sound, wav_header, wav_stream
 from service.config import ServiceConfig, add_flags, read_flags
 
@@ -75,8 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument(
         "--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only"
     )
-    caption.add_argument("--device", help="cpu, cuda or mps [the best one here]")
-    caption.add_argument("--precision", default="fp32", help="of the encoder: fp32, or bf16: faster, less exact [fp32]")
+    caption.add_argument("--engine", default=AUTO, help=f"what runs the network: {', '.join(ENGINES)} [{AUTO}]")
+    caption.add_argument("--device", help="for engine torch: cpu, cuda or mps [the best one here]")
+    caption.add_argument("--precision", default="fp32", help="fp32, or bf16 or int8: faster, less exact [fp32]")
+    caption.add_argument("--threads", type=int, metavar="N", help="cores that the network may use [all]")
 
     speak = commands.add_parser(
         "speak", help="say aloud what a picture shows", description="Writes a WAV file, and prints what it says."
@@ -100,6 +105,15 @@ def make_parser() -> argparse.ArgumentParser:
     info.add_argument("model", metavar="MODEL", help="a bundled model's name or a model directory")
     info.add_argument("--json", action="store_true", help="as JSON, vocabulary included")
 
+    export = commands.add_parser(
+        "export",
+        help="prepare models for running without torch",
+        description="Exports models and puts the graphs beside their weights, where all users of the model find them. "
+        "Otherwise each user's first use does that, for his own cache.",
+    )
+    export.set_defaults(run=export_command)
+    export.add_argument("models", nargs="+", metavar="MODEL", help="a bundled model's name or a model directory")
+
     serve = commands.add_parser("serve", help="caption over HTTP")
     serve.set_defaults(run=serve_command)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all [127.0.0.1]")
@@ -116,7 +130,13 @@ def caption_command(arguments: argparse.Namespace) -> int:
         raise OptionError("--attention draws one picture: give one IMAGE")
     given = {name: getattr(arguments, name) for name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    model = captioner.load(arguments.model, device=arguments.device, precision=arguments.precision)
+    model = captioner.load(
+        arguments.model,
+        engine=arguments.engine,
+        device=arguments.device,
+        precision=arguments.precision,
+        threads=arguments.threads,
+    )
     if arguments.sentence and model.info.tokenizer == "symbols" and model.word_reader is None:
         raise OptionError("--sentence: this model says symbols, and python -m training.words has not taught it words")
     sources = [sys.stdin.buffer.read() if name == STDIN else name for name in arguments.images]
@@ -227,7 +247,17 @@ def info_command(arguments: argparse.Namespace) -> int:
     }
     for name, fact in facts.items():
         print(f"{name:12} {fact}")
+    print(f"{'engine':12} {_engine(arguments.model)}", flush=True)
     return 0
+
+
+def _engine(model: str) -> str:
+    """What runs a model here, and why."""
+    try:
+        loaded = captioner.load(model)
+    except CaptionerError as error:  # the rest is true all the same
+        return f"none: {error}"
+    return f"{loaded.engine.name}: {loaded.reason}"
 
 
 def _decoder(model: ModelConfig) -> str:
@@ -253,10 +283,26 @@ def _figures(info: ModelInfo) -> str:
     )
 
 
+def export_command(arguments: argparse.Namespace) -> int:
+    """``captioner export``: a line a model, where its graphs are."""
+    for name in arguments.models:
+        model = resolve(name)
+        try:
+            made = make(model, model / FOLDER)
+        except OSError as error:
+            reason = error.strerror or error
+            raise CaptionerError(f"cannot write beside the model {name}: {reason}; copy it to where you may") from error
+        print(f"{name}\t{made}", flush=True)
+    return 0
+
+
 def serve_command(arguments: argparse.Namespace) -> int:
     """``captioner serve``."""
     config = ServiceConfig.from_environment(flags=read_flags(arguments))
 
+    missing = [package for package in ("flask", "gunicorn", "prometheus_client") if not find_spec(package)]
+    if missing:
+        raise DependencyError(f"serving needs {', '.join(missing)}: pip install 'captioner[serve]' brings it")
     from service.server import run
 
     run(config, host=arguments.host, port=arguments.port, workers=arguments.workers, threads=arguments.threads)

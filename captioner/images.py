@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from captioner.config import ImageConfig
+from captioner.draft import Box, draft, turned, whole
 from captioner.errors import ImageError
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
@@ -62,23 +63,53 @@ def open_image(
     Raises:
         ImageError: there is no picture to be had, its ``code`` tells why.
     """
-    if isinstance(source, Image.Image):
-        with _plain_errors("the image"):
-            return _to_rgb(_decode(source, "the image", max_pixels))
-    if isinstance(source, str | os.PathLike):
-        if not os.fspath(source):
-            raise ImageError("the path of the image is empty; give an image file", code="image_not_found")
-        path = Path(source)
-        with _open_file(path) as file:
-            return _read(file, str(path), max_pixels, formats)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _read(BytesIO(source), "the image", max_pixels, formats)
-    if hasattr(source, "read"):
-        return _read(source, "the image", max_pixels, formats)
-    raise ImageError(
-        f"an image must be a path, bytes, a binary file object or a PIL image, not {type(source).__name__}",
-        code="not_an_image",
-    )
+    picture, _ = _open(source, max_pixels, formats)
+    if picture is source or isinstance(picture, ImageFile.ImageFile):  # else it has been made here
+        picture = picture.copy()
+    picture.info.clear()  # else a second reading would apply the orientation again
+    return picture
+
+
+def load_rgb(
+    source: ImageSource,
+    config: ImageConfig,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    formats: Collection[str] | None = None,
+) -> NDArray[np.uint8]:
+    """A picture fitted to the network's input size, not normalised yet. Arguments and errors as for :func:`open_image`.
+
+    A large JPEG file is decoded smaller, see :mod:`captioner.draft` for what that changes; the limit is on its full
+    size nevertheless.
+
+    Returns:
+        ``(config.height, config.width, 3)`` uint8, contiguous.
+    """
+    picture, box = _open(source, max_pixels, formats, side=max(config.width, config.height))
+    return np.array(_fit(picture, box, config))
+
+
+def normalise(rgb: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
+    """Scale and shift the channels as the network wants them: ``(rgb / 255 - mean) / std``.
+
+    Args:
+        rgb: ``(..., H, W, 3)``.
+        config: its ``mean`` and ``std`` are used.
+
+    Returns:
+        ``(..., 3, H, W)`` float32, contiguous.
+    """
+    *leading, height, width, channels = rgb.shape
+    pixels = np.empty((*leading, channels, height, width), dtype=np.float32)
+    pictures = pixels.reshape(-1, channels, height, width), rgb.reshape(-1, height, width, channels)
+    for planes, picture in zip(*pictures, strict=True):  # one at a time: it stays in the processor's cache
+        for channel, (mean, std) in enumerate(zip(config.mean, config.std, strict=True)):
+            plane = planes[channel]
+            # Each step in single precision; in double precision and rounded once, the last bits would differ.
+            np.divide(picture[..., channel], np.float32(255), out=plane, dtype=np.float32)
+            plane -= np.float32(mean)
+            plane /= np.float32(std)
+    return pixels
 
 
 def to_array(image: Image.Image, config: ImageConfig) -> NDArray[np.float32]:
@@ -87,17 +118,7 @@ def to_array(image: Image.Image, config: ImageConfig) -> NDArray[np.float32]:
     Returns:
         ``(3, config.height, config.width)`` float32, contiguous: ``(rgb / 255 - mean) / std``.
     """
-    width, height = image.size
-    box = (0.0, 0.0, float(width), float(height))
-    if config.fit == "crop":
-        scale = min(width / config.width, height / config.height)
-        left, top = (width - scale * config.width) / 2, (height - scale * config.height) / 2
-        box = (max(left, 0.0), max(top, 0.0), min(width - left, width), min(height - top, height))
-    # Pillow widens the bicubic kernel when it shrinks (antialiasing), and copies a picture of the exact size.
-    fitted = image.resize((config.width, config.height), Image.Resampling.BICUBIC, box=box)
-    rgb = np.asarray(fitted, dtype=np.float32) / 255  # (H, W, 3)
-    normalised = (rgb - np.asarray(config.mean, dtype=np.float32)) / np.asarray(config.std, dtype=np.float32)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+    return normalise(np.asarray(_fit(image, whole(image), config)), config)
 
 
 def load_pixels(
@@ -107,8 +128,46 @@ def load_pixels(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     formats: Collection[str] | None = None,
 ) -> NDArray[np.float32]:
-    """The network's input for a picture: :func:`open_image`, then :func:`to_array`."""
-    return to_array(open_image(source, max_pixels=max_pixels, formats=formats), config)
+    """The network's input for a picture: :func:`load_rgb`, then :func:`normalise`."""
+    return normalise(load_rgb(source, config, max_pixels=max_pixels, formats=formats), config)
+
+
+def _open(
+    source: ImageSource, max_pixels: int, formats: Collection[str] | None, side: int | None = None
+) -> tuple[Image.Image, Box]:
+    """An upright RGB picture, which may be the source itself, and the part of it that the picture fills.
+
+    With a ``side``, a file may be decoded smaller, for a result of that many pixels a side at most.
+    """
+    if isinstance(source, Image.Image):
+        with _plain_errors("the image"):
+            return _decode(source, "the image", max_pixels)
+    if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ImageError("the path of the image is empty; give an image file", code="image_not_found")
+        path = Path(source)
+        with _open_file(path) as file:
+            return _read(file, str(path), max_pixels, formats, side)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _read(BytesIO(source), "the image", max_pixels, formats, side)
+    if hasattr(source, "read"):
+        return _read(source, "the image", max_pixels, formats, side)
+    raise ImageError(
+        f"an image must be a path, bytes, a binary file object or a PIL image, not {type(source).__name__}",
+        code="not_an_image",
+    )
+
+
+def _fit(image: Image.Image, box: Box, config: ImageConfig) -> Image.Image:
+    """Bring what is in the box of a picture to the network's input size."""
+    if config.fit == "crop":
+        left, top, right, bottom = box
+        width, height = right - left, bottom - top
+        scale = min(width / config.width, height / config.height)
+        across, down = max((width - scale * config.width) / 2, 0.0), max((height - scale * config.height) / 2, 0.0)
+        box = (left + across, top + down, right - across, bottom - down)
+    # Pillow widens the bicubic kernel when it shrinks (antialiasing), and copies a picture of the exact size.
+    return image.resize((config.width, config.height), Image.Resampling.BICUBIC, box=box)
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -123,13 +182,24 @@ def _open_file(path: Path) -> BinaryIO:
         raise ImageError(f"{path} cannot be opened: {reason}; check the file", code="image_unreadable") from error
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int, formats: Collection[str] | None) -> Image.Image:
+def _read(
+    file: BinaryIO, name: str, max_pixels: int, formats: Collection[str] | None, side: int | None
+) -> tuple[Image.Image, Box]:
     with _plain_errors(name):
         try:
             file.seek(0)
         except (AttributeError, OSError):  # a pipe
             file = BytesIO(file.read())
-        return _to_rgb(_decode(_identify(file, name, formats), name, max_pixels))
+        image = _identify(file, name, formats)
+        size = image.size
+        try:
+            return _decode(image, name, max_pixels, side)
+        except OSError:
+            if image.size == size:
+                raise
+        # It was to be decoded smaller. libjpeg does not do that where no frequencies are stored (lossless JPEG).
+        file.seek(0)
+        return _decode(_identify(file, name, formats), name, max_pixels)
 
 
 @contextmanager
@@ -186,18 +256,22 @@ def _identify(file: BinaryIO, name: str, formats: Collection[str] | None) -> Ima
     )
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    """Decode the pixels and turn them upright.
+def _decode(image: Image.Image, name: str, max_pixels: int, side: int | None = None) -> tuple[Image.Image, Box]:
+    """Decode the pixels, turn them upright and make them RGB; see :func:`_open`.
 
     Icons are decoded as soon as they are identified: until here only Pillow's own limit bounds them.
     """
     _check_size(image, name, max_pixels)
+    box = whole(image) if side is None else draft(image, side)
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-        return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+        if orientation in UPRIGHT:
+            operation = UPRIGHT[orientation]
+            box, image = turned(box, image.size, operation), image.transpose(operation)
     except Exception:  # damaged metadata are no reason to refuse a good picture
-        return image
+        pass
+    return _to_rgb(image), box
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -213,15 +287,13 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB; the result shares nothing with ``image``."""
+    """Convert any mode to RGB; a picture that is RGB already is returned as it is."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_grey(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    rgb = image.convert("RGB")
-    rgb.info.clear()  # else a second reading would apply the orientation again
-    return rgb
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

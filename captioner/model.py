@@ -5,6 +5,9 @@ Show, Attend and Tell (Xu et al. 2015) with the additive scores of Bahdanau et a
 (2015) with or without input feeding, and adaptive attention with a visual sentinel (Lu et al. 2017), over Elman, GRU or
 LSTM cells. What differs is which parts a model has and when it looks; :meth:`CaptionModel.step` is one for all.
 
+Lengths are asked for by ``shape``: where the network is traced for export (:mod:`captioner.export`), ``len`` would make
+them constants.
+
 Legend: B images, K sequences an image, N = B·K rows (image-major), P grid positions, Q of them as the decoder reads
 them, D encoder features, F features as the decoder reads them, A width of the attention's keys, E embedding width,
 L layers, H state width, S width of what the output layer reads, T steps, V vocabulary.
@@ -72,19 +75,23 @@ class RecurrentReader(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(features)
         widths = [features] + [2 * values] * (layers - 1)
+        self.width = values // 2  # of each direction
         self.layers = nn.ModuleList(
-            nn.LSTM(width, values // 2, batch_first=True, bidirectional=True) for width in widths
+            nn.LSTM(width, self.width, batch_first=True, bidirectional=True) for width in widths
         )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, P, D) → (B, Q, F), Q = P / 2^(layers - 1)."""
+        images, positions, _ = features.shape
         standard = self.norm(features.flatten(0, 1)).view_as(features)
+        zeros = standard.new_zeros(2, images, self.width)  # to begin with; torch's own would be traced as of one batch
         first, *others = self.layers
-        values: Tensor = self.dropout(first(standard)[0])  # (B, P, F)
+        values: Tensor = self.dropout(first(standard, (zeros, zeros))[0])  # (B, P, F)
         for layer in others:
-            pairs = values.reshape(len(values), values.shape[1] // 2, -1)  # (B, P / 2, 2 F), then (B, P / 4, 2 F)
-            values = self.dropout(layer(pairs)[0])
+            positions = positions // 2
+            pairs = values.reshape(images, positions, -1)  # (B, P / 2, 2 F), then (B, P / 4, 2 F)
+            values = self.dropout(layer(pairs, (zeros, zeros))[0])
         return values
 
 
@@ -126,7 +133,7 @@ class Attention(nn.Module):
         else:
             scores = query @ grid.keys.transpose(1, 2)
         if sentinel is not None:
-            own = self.sentinel_key(sentinel).view_as(query)
+            own = self.sentinel_key(sentinel).view(images, -1, width)
             score = self._compare(query, own) if self.additive else (query * own).sum(dim=-1)
             scores = torch.cat((scores, score.unsqueeze(-1)), dim=-1)  # (B, K, Q + 1)
         weights = scores.float().softmax(dim=-1)
@@ -200,7 +207,7 @@ class CaptionModel(nn.Module):
 
     def start(self, grid: Grid) -> State:
         """The state of B rows before the first token: of the grid's mean (Xu et al. 2015, section 3.1.2), or zeros."""
-        images, layers, hidden = len(grid.values), self.config.layers, self.config.hidden_size
+        images, layers, hidden = grid.values.shape[0], self.config.layers, self.config.hidden_size
         if self.initial is not None:
             memories = torch.tanh(self.initial(grid.values.mean(dim=1))).float().view(images, -1, layers, hidden)
         else:
@@ -247,7 +254,9 @@ class CaptionModel(nn.Module):
         embedded: Tensor = self.embedding(tokens)
         if self.seen is not None:
             seen = self.seen(grid.values.mean(dim=1))  # (B, E)
-            embedded = embedded + seen.repeat_interleave(len(tokens) // len(seen), dim=0).unsqueeze(1)
+            images, width = seen.shape
+            together = embedded.view(images, -1, tokens.shape[1], width) + seen.view(images, 1, 1, width)
+            embedded = together.flatten(0, 1)
         read: Tensor = self.dropout(embedded)
         return read
 
@@ -270,7 +279,8 @@ class CaptionModel(nn.Module):
         """(N, H) hidden → (N, S) what the output layer reads, (N, Q) weights: Luong et al. (2015), equation 5."""
         if self.config.attention == "none":
             positions = grid.values.shape[1]
-            return self.output_hidden(hidden), hidden.new_full((len(hidden), positions), 1 / positions)
+            even = hidden.new_zeros(hidden.shape[0], positions).softmax(dim=-1)
+            return self.output_hidden(hidden), even
         context, weights = self.attend(hidden, grid, sentinel)
         return torch.tanh(self.output_hidden(hidden) + self.output_context(context)), weights
 
@@ -315,7 +325,7 @@ class CaptionModel(nn.Module):
         How much each of them gave, a pyramid does not tell.
         """
         pooled = READERS[self.config.reader]
-        return weights.repeat_interleave(pooled, dim=-1) / pooled if pooled > 1 else weights
+        return (weights / pooled).unsqueeze(-1).expand(*weights.shape, pooled).flatten(-2) if pooled > 1 else weights
 
 
 def make_reader(config: ModelConfig) -> nn.Module:

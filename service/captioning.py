@@ -11,11 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from flask import request
 from PIL import Image
 
+import captioner
 from captioner import Caption, Captioner, DecodingOptions
+from captioner.cores import usable_cores
 from captioner.engines import FloatArray
 from captioner.errors import CaptionerError
 from captioner.images import load_pixels, to_array
@@ -23,7 +26,6 @@ from service.admission import Gate
 from service.batching import Batcher
 from service.caller import Caller
 from service.config import ServiceConfig
-from service.cores import usable_cores
 from service.errors import RequestError, UnavailableError
 from service.inputs import SERVED_FORMATS, image_bytes
 from service.metrics import Metrics
@@ -61,21 +63,21 @@ class Captioning:
         self.registry = registry
         self.config = config
         self.metrics = metrics
-        self._torch_threads = config.torch_threads or usable_cores()
+        self._cores = config.cores or usable_cores()
         full = "There are more images to caption than this service can take; try again later"
         self._gate = Gate(config.max_queue, full, watch=metrics.set_queue_depth)
-        self._decoders = threading.BoundedSemaphore(self._torch_threads)
+        self._decoders = threading.BoundedSemaphore(self._cores)
         self._batcher = Batcher(
             max_batch=config.max_batch,
             wait=config.batch_wait_ms / 1000,
             metrics=metrics,
-            parallel=min(config.parallel_batches, self._torch_threads),
+            parallel=min(config.parallel_batches, self._cores),
             share=self._share_cores,
         )
 
     def load_models(self) -> None:
         """Load the models, or load them anew, in the background."""
-        self.registry.load(self.config.precision, self._warm_up)
+        self.registry.load(self._load, self._warm_up)
 
     def caption(self, images: Sequence[object], fields: Mapping[str, object]) -> Captioned:
         """Caption images of the current request, each for itself: one that is bad leaves its neighbours alone.
@@ -146,11 +148,14 @@ class Captioning:
             self._decoders.release()
             self.metrics.observe_stage("decode", time.monotonic() - started)
 
-    def _share_cores(self, batches: int) -> None:
-        """Let this thread's networks use its share of the cores: torch keeps that number for each thread."""
-        import torch  # slow to import; here it has been, with the model
+    def _load(self, directory: Path) -> Captioner:
+        config = self.config
+        return captioner.load(directory, engine=config.engine, precision=config.precision, threads=self._cores)
 
-        torch.set_num_threads(max(1, self._torch_threads // batches))
+    def _share_cores(self, batches: int) -> None:
+        """Let this thread's networks use its share of the cores."""
+        for model in self.registry:
+            model.use_cores(max(1, self._cores // batches))
 
     def _warm_up(self, model: Captioner) -> None:
         """Caption blank pictures where all others will be captioned, as many as the network reads at a time and one."""

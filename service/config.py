@@ -17,10 +17,12 @@ from typing import Any, Self
 
 from captioner.config import Config, require
 from captioner.errors import OptionError
+from captioner.loading import ENGINES, PRECISIONS
 
 PREFIX = "CAPTIONER_"
 DAY = 86400  # seconds: more overflows what waits with them
 CLOSE = 0.85  # of the letters: Kubernetes sets CAPTIONER_PORT and the like for a Service of that name
+RENAMED = {"CAPTIONER_TORCH_THREADS": "CAPTIONER_CORES"}
 SHORTEST_KEY = 16  # characters of an API key: whoever tries them all has to take a while
 KEY = re.compile(r"[!-~]+")
 ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
@@ -76,12 +78,13 @@ class ServiceConfig(Config):
         "names of bundled models or model directories, the default one first; none: all bundled ones",
         alias="--model",
     )
+    engine: str = _setting(
+        "auto", "what runs the networks; auto: the fastest that works here, see captioner info", choices=ENGINES
+    )
     precision: str = _setting(
-        "fp32", "arithmetic of the encoder: fp32, or bf16: faster, less exact", choices=("fp32", "bf16")
+        "fp32", "arithmetic of the networks: fp32, or bf16 or int8: faster, less exact", choices=PRECISIONS
     )
-    torch_threads: int = _setting(
-        0, "cores that one worker's networks may use; 0: its share of the cores", least=0, most=1024
-    )
+    cores: int = _setting(0, "cores that one worker's networks may use; 0: its share of the cores", least=0, most=1024)
     parallel_batches: int = _setting(
         2, "batches that one worker captions at a time, each on its share of those cores", most=1024
     )
@@ -182,7 +185,8 @@ def misspelt(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Variables that are no setting but look like one, and the variable that each may stand for."""
     known = [variable(field.name) for field in dataclasses.fields(ServiceConfig)]
     others = [name for name in environment if name.startswith(PREFIX) and name not in known]
-    return {name: meant for name in others for meant in difflib.get_close_matches(name, known, 1, CLOSE)}
+    close = {name: meant for name in others for meant in difflib.get_close_matches(name, known, 1, CLOSE)}
+    return close | {name: RENAMED[name] for name in others if name in RENAMED}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

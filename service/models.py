@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import captioner
 from captioner import Captioner
 from captioner.checkpoint import ModelInfo, bundled_models, read_info, resolve
 from captioner.config import require
@@ -40,17 +39,17 @@ class ServedModel:
             return "ready"
         return "failed" if self.failure else "loading"
 
-    def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:
+    def load(self, load: Callable[[Path], Captioner], warm_up: Callable[[Captioner], object]) -> None:
         """Load it, or load it anew: until the new one is warm, and if it fails for good, the old one stays.
 
         Args:
-            precision: of the encoder, see :func:`captioner.load`.
+            load: makes a captioner of a model's directory.
             warm_up: uses the model once, so that ``ready`` means that it works.
         """
         if self.directory is None:
             return
         try:
-            loaded = captioner.load(self.directory, precision=precision)
+            loaded = load(self.directory)
             require(
                 loaded.name == self.info.name, f"its name is {loaded.name!r} now; restart the service to serve that"
             )
@@ -64,7 +63,12 @@ class ServedModel:
             self.failure = ModelError(f"{type(error).__name__}: {error}")
         else:
             self.info, self._loaded, self.failure = loaded.info, loaded, None
-            log.info("Model %r is ready", self.info.name)
+            log.info("Model %r is ready: %s, %s", loaded.name, loaded.engine.name, loaded.reason)
+
+    def use_cores(self, number: int) -> None:
+        """See :meth:`captioner.engines.Engine.use_cores`; nothing where it is not loaded."""
+        if self._loaded:
+            self._loaded.engine.use_cores(number)
 
     def ready(self) -> Captioner:
         """The loaded model.
@@ -117,19 +121,19 @@ class ModelRegistry:
             )
         return self._models[name]
 
-    def load(self, precision: str, warm_up: Callable[[Captioner], object]) -> None:
+    def load(self, load: Callable[[Path], Captioner], warm_up: Callable[[Captioner], object]) -> None:
         """Load the models, or load them anew, one after the other, in a thread of this process.
 
         A network that has run before a fork hangs after it, so call this in each worker, never in their parent.
         Arguments as for :meth:`ServedModel.load`.
         """
 
-        def load() -> None:
+        def load_all() -> None:
             with self._loading:  # who asks again meanwhile gets what is there then
                 for model in self:
-                    model.load(precision, warm_up)
+                    model.load(load, warm_up)
 
-        threading.Thread(target=load, name="model-loader", daemon=True).start()
+        threading.Thread(target=load_all, name="model-loader", daemon=True).start()
 
 
 def find_models(names: Sequence[str]) -> ModelRegistry:

@@ -19,12 +19,12 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 from captioner.config import require
+from captioner.cores import usable_cores
 from captioner.errors import OptionError
 from service import logs, metrics
 from service.app import create_app
 from service.census import Census
 from service.config import ServiceConfig, misspelt
-from service.cores import usable_cores
 from service.models import find_models
 from service.rate import RateLimit
 
@@ -99,8 +99,8 @@ def run(
     config = config or ServiceConfig.from_environment()
     if models:
         config = config.replace(models=tuple(models))
-    if not config.torch_threads:
-        config = config.replace(torch_threads=max(1, usable_cores() // workers))
+    if not config.cores:
+        config = config.replace(cores=max(1, usable_cores() // workers))
     found = find_models(config.models)  # a mistake here should stop the start, not every worker
     if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already
         _check_address(host, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "grass", "sofa", "red"]
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is exported here stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTIONER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +97,8 @@ def tiny_model_dir(tiny_model: CaptionModel, tiny_info: ModelInfo, tmp_path_fact
 
 @pytest.fixture(scope="session")
 def tiny_captioner(tiny_model_dir: Path) -> captioner.Captioner:
-    """The tiny model, loaded on the CPU in fp32."""
-    return captioner.load(tiny_model_dir, device="cpu", precision="fp32")
+    """The tiny model under torch, on the CPU in fp32."""
+    return captioner.load(tiny_model_dir, engine="torch", device="cpu")
 
 
 @pytest.fixture

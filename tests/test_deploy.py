@@ -21,7 +21,9 @@ from flask import Flask
 from werkzeug.serving import make_server
 
 from captioner import Captioner
+from captioner.checkpoint import bundled_models
 from captioner.cli import make_parser
+from captioner.graphs import CACHE_VARIABLE, FOLDER
 from service.app import create_app
 from service.config import PREFIX, ServiceConfig, variable
 from service.metrics import Metrics
@@ -76,10 +78,28 @@ def test_the_packages_take_their_other_files_along() -> None:
         "package-data"
     ]
     taken = {path for package, globs in patterns.items() for glob in globs for path in (ROOT / package).glob(glob)}
+    made = {"__pycache__", FOLDER}  # here or not, see the next test
     for room in ("captioner", "service"):
-        files = {path for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        files = {path for path in (ROOT / room).rglob("*") if path.is_file() and not made & set(path.parts)}
         left = {path for path in files - taken if path.suffix != ".py"}
         assert not left, f"no package-data of pyproject.toml names {left}"
+    assert f"models/*/{FOLDER}/*/*" in patterns["captioner"]
+
+
+def test_the_image_runs_what_it_exports_without_torch() -> None:
+    stages = dict(re.findall(r"^FROM \S+(?: AS (\w+))?\n((?:(?!FROM).*\n?)*)", DOCKERFILE, flags=re.MULTILINE))
+    assert list(stages) == ["export", "build", ""]
+    (command,) = re.findall(r"^RUN python -m captioner\.cli (export .+)$", stages["export"], flags=re.MULTILINE)
+    assert set(make_parser().parse_args(command.split()).models) == set(bundled_models())
+    assert "COPY --from=export /src/captioner captioner" in stages["build"]
+    assert re.findall(r"--from=(\w+)", stages[""]) == ["build"]
+    # The file with the torch in it is not even there; tests/test_requirements.py looks into the others.
+    assert "requirements.txt" not in stages["build"]
+    assert '-r "requirements${SPEECH:--serve}.txt"' in stages["build"]
+    (speech,) = re.findall(r"^ARG SPEECH=(.+)$", stages["build"], flags=re.MULTILINE)
+    for file in ("requirements-serve.txt", f"requirements{speech}.txt"):
+        assert f"{file} " in stages["build"]
+        assert (ROOT / file).is_file()
 
 
 def test_the_image_asks_its_server_whether_it_is_ready(port: int) -> None:
@@ -177,7 +197,7 @@ def test_whoever_stops_the_service_waits_long_enough() -> None:
 def test_settings_exist(path: str) -> None:
     named = set(re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", (ROOT / path).read_text(encoding="utf-8")))
     assert named
-    assert named <= {variable(name) for name in ServiceConfig.__dataclass_fields__}
+    assert named <= {CACHE_VARIABLE, *(variable(name) for name in ServiceConfig.__dataclass_fields__)}
 
 
 def test_flags_in_the_guide_exist() -> None:

@@ -186,12 +186,13 @@ def test_links_lead_somewhere(page: str, target: str) -> None:
 
 
 def test_settings_named_here_are_read() -> None:
+    from captioner.graphs import CACHE_VARIABLE
     from service.config import PREFIX, ServiceConfig, variable
 
     defaults = {variable(name): field.default for name, field in ServiceConfig.__dataclass_fields__.items()}
     told = dict(re.findall(rf"^\| `({PREFIX}\w+)` \| .* \| (.+) \|$", README, flags=re.MULTILINE))
     assert list(told) == list(defaults)
-    assert set(re.findall(rf"{PREFIX}\w+", README)) == set(defaults)
-    in_words = {"CAPTIONER_MODELS", "CAPTIONER_TORCH_THREADS"}
+    assert set(re.findall(rf"{PREFIX}\w+", README)) == {CACHE_VARIABLE, *defaults}
+    in_words = {"CAPTIONER_MODELS", "CAPTIONER_CORES"}
     for name in set(told) - in_words:
         assert told[name] == (str(defaults[name]) if defaults[name] != () else "none"), name

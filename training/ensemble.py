@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.captioner import Captioner, load
+from captioner.captioner import Captioner
 from captioner.checkpoint import load_model, resolve
 from captioner.decoding.expectation import Expectation
 from captioner.engines import FloatArray, Grid, IntArray, State
@@ -54,17 +54,20 @@ class Ensemble:
         """See :meth:`captioner.engines.Decoder.select`."""
         return [engine.select(own, rows) for engine, own in zip(self._engines, value, strict=True)]
 
+    def use_cores(self, number: int) -> None:
+        """See :meth:`captioner.engines.Engine.use_cores`."""
+        for engine in self._engines:
+            engine.use_cores(number)
+
 
 def load_ensemble(models: Sequence[str | Path], *, device: str | None = None, precision: str = "fp32") -> Captioner:
-    """Several models by name or directory as one captioner, which decodes with the options of the first; one as it is.
+    """Several models by name or directory as one captioner, which decodes with the options of the first.
 
     Raises:
         DataError: their vocabularies or grids differ, or how they prepare pictures.
         ModelError: one cannot be loaded.
         OptionError: the device or precision is unknown or not there.
     """
-    if len(models) == 1:
-        return load(models[0], device=device, precision=precision)
     loaded = [load_model(model) for model in models]
     _, first = loaded[0]
     for name, (_, info) in zip(models, loaded, strict=True):

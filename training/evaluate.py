@@ -21,6 +21,7 @@ from typing import Any
 import captioner
 from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
+from captioner.loading import AUTO
 from captioner.tokens import WordTokenizer
 from training.datasets import read_dataset
 from training.diction import describe_diction, diction
@@ -129,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--no-repeat-ngram", type=int)
     parser.add_argument("--rank", metavar="BY", help="score, cider or consensus")
+    parser.add_argument("--engine", default=AUTO, help="what runs the network; several models need torch")
     parser.add_argument("--device")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and predictions here")
@@ -140,7 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--record writes into one model: name one")
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
-        model = load_ensemble(arguments.model, device=arguments.device, precision=arguments.precision)
+        how = {"device": arguments.device, "precision": arguments.precision}
+        if len(arguments.model) > 1:
+            model = load_ensemble(arguments.model, **how)
+        else:  # as its users load it
+            model = captioner.load(arguments.model[0], engine=arguments.engine, **how)
         figures = evaluate(
             model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
         )

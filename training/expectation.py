@@ -48,7 +48,7 @@ def add_expectation(model: str | Path, examples: Sequence[Example], *, device: s
         OSError: the directory cannot be written into.
     """
     directory = resolve(model)
-    expectation = fit_expectation(captioner.load(directory, device=device), examples)
+    expectation = fit_expectation(captioner.load(directory, engine="torch", device=device), examples)
     expectation.save(directory)
     info = read_info(directory)
     write_info(directory, replace(info, decoding=info.decoding.replace(rank="cider"), figures={}))

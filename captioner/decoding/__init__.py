@@ -40,7 +40,7 @@ def decode(
     while search.active.size:
         log_probs, state, weights = engine.step(search.tokens, state, grid)
         for apply in filters:
-            log_probs = apply(log_probs, search.prefixes)
+            apply(log_probs, search.prefixes)
         before = search.active
         rows = search.advance(log_probs, weights)
         state = engine.select(state, rows)

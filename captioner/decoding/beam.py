@@ -9,6 +9,9 @@ from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
+BLOCK = 32  # values
+WORTH = 4  # times as many blocks as values asked for: with fewer it is quicker to look at all values
+
 
 class BeamSearch(Search):
     """Keeps the K likeliest partial sequences of each image.
@@ -28,34 +31,47 @@ class BeamSearch(Search):
 
     def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
         """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
-        images, vocabulary = len(self.active), log_probs.shape[1]
-        totals = (self.totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (A, K·V)
-        # Of 2K candidates at most K end the sequence, so K that go on are among them.
+        images = np.arange(len(self.active))[:, None]
+        # Of 2K candidates at most K end the sequence, so K that go on are among them; and none of these 2K is beyond
+        # the 2K likeliest of its row.
+        tokens = largest(log_probs, min(2 * self.width, log_probs.shape[1]))  # (N, m)
+        gains = log_probs[np.arange(len(tokens))[:, None], tokens]
+        totals = (self.totals.reshape(-1, 1) + gains).reshape(len(images), -1)  # (A, K·m)
         best = largest(totals, 2 * self.width)  # (A, 2K)
-        values = np.take_along_axis(totals, best, axis=1)
-        beams, tokens = np.divmod(best, vocabulary)
-        parents = beams + np.arange(images)[:, None] * self.width  # rows of the whole batch
+        values, tokens = totals[images, best], tokens.reshape(totals.shape)[images, best]
+        parents = best // gains.shape[1] + images * self.width  # rows of the whole batch
         ends = tokens == Vocabulary.eos
 
-        ended = ends & np.isfinite(values)
-        counted = ended & (np.arange(best.shape[1]) < self.width)  # only an end among the K likeliest counts
-        self._counted[self.active] += counted.sum(axis=1)
+        if ends.any():
+            ended = ends & np.isfinite(values)
+            counted = ended & (np.arange(best.shape[1]) < self.width)  # only an end among the K likeliest counts
+            self._counted[self.active] += counted.sum(axis=1)
+            kept = ended if self.options.rank == "cider" and self.width > 1 else counted
+            self.finish(kept, values, self.length - 1, parents, ended=True)
         full = self._counted[self.active] >= self.width
-        kept = ended if self.options.rank == "cider" and self.width > 1 else counted
-        self.finish(kept, values, self.length - 1, parents, ended=True)
 
         order = ends.argsort(axis=1, kind="stable")[:, : self.width]  # what goes on first, still best first
-        values, parents, tokens, ends = (
-            np.take_along_axis(array, order, axis=1) for array in (values, parents, tokens, ends)
-        )
-        values = np.where(ends, -np.inf, values).astype(np.float32)
-        rows, chosen = parents.reshape(-1), tokens.reshape(-1)
+        values = np.where(ends, -np.inf, values)[images, order]
+        rows, chosen = parents[images, order].reshape(-1), tokens[images, order].reshape(-1)
         step = Step(rows, chosen, log_probs[rows, chosen], weights)
         return self.proceed(step, values, unfinished=np.isfinite(values) & ~full[:, None])
 
 
 def largest(values: FloatArray, count: int) -> IntArray:
-    """Where the ``count`` largest values of each row stand, in descending order."""
-    found = np.argpartition(values, -count, axis=1)[:, -count:]
-    order = np.take_along_axis(values, found, axis=1).argsort(axis=1)[:, ::-1]
-    return np.take_along_axis(found, order, axis=1)
+    """Where the ``count`` largest values of each row stand, in descending order.
+
+    The maxima of blocks tell which blocks hold them: no block whose maximum is smaller than that of ``count`` others.
+    """
+    rows, length = np.arange(len(values))[:, None], values.shape[1]
+    blocks = length // BLOCK
+    if blocks > WORTH * count:
+        # A block takes every so manieth value, so that what is compared at a time lies side by side.
+        even = blocks * BLOCK
+        maxima = values[:, :even].reshape(len(values), BLOCK, blocks).max(axis=1)
+        chosen = np.argpartition(maxima, blocks - count, axis=1)[:, blocks - count :]
+        inside = (chosen[:, None, :] + np.arange(0, even, blocks)[:, None]).reshape(len(values), -1)
+        rest = np.broadcast_to(np.arange(even, length), (len(values), length - even))
+        places = np.concatenate((inside, rest), axis=1)
+        return places[rows, largest(values[rows, places], count)]
+    found = np.argpartition(values, length - count, axis=1)[:, length - count :]
+    return found[rows, values[rows, found].argsort(axis=1)[:, ::-1]]

@@ -13,8 +13,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
-Filter = Callable[[FloatArray, IntArray], FloatArray]
-"""(N, V) log-probabilities, (N, t) tokens so far → (N, V) log-probabilities."""
+Filter = Callable[[FloatArray, IntArray], None]
+"""(N, V) log-probabilities, which it changes in place, and (N, t) tokens so far."""
 
 NEVER = (Vocabulary.pad, Vocabulary.bos, Vocabulary.unk)  # are no tokens of any caption
 
@@ -31,10 +31,8 @@ def forbid(tokens: Sequence[int]) -> Filter:
     """Never emit ``tokens``."""
     columns = list(tokens)
 
-    def apply(log_probs: FloatArray, _prefixes: IntArray) -> FloatArray:
-        log_probs = log_probs.copy()  # the engine may own the array
+    def apply(log_probs: FloatArray, _prefixes: IntArray) -> None:
         log_probs[:, columns] = -np.inf
-        return log_probs
 
     return apply
 
@@ -42,16 +40,15 @@ def forbid(tokens: Sequence[int]) -> Filter:
 def no_repeat_ngram(size: int) -> Filter:
     """Never complete an n-gram of ``size`` that the row already holds. The end symbol stays possible."""
 
-    def apply(log_probs: FloatArray, prefixes: IntArray) -> FloatArray:
-        length = prefixes.shape[1]
+    def apply(log_probs: FloatArray, prefixes: IntArray) -> None:
+        rows, length = prefixes.shape
         if length < size:
-            return log_probs
-        ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, size, axis=1)  # (N, t - size + 1, size)
-        context = prefixes[:, length - size + 1 :]  # (N, size - 1)
-        seen = (ngrams[:, :, :-1] == context[:, None]).all(axis=2)  # (N, t - size + 1)
-        row, position = seen.nonzero()
-        log_probs = log_probs.copy()
-        log_probs[row, ngrams[row, position, -1]] = -np.inf
-        return log_probs
+            return
+        starts = length - size + 1  # of an n-gram so far; of one that this step would complete, the next
+        seen = np.ones((rows, starts), dtype=np.bool_)
+        for offset in range(size - 1):
+            seen &= prefixes[:, offset : offset + starts] == prefixes[:, starts + offset, None]
+        row, start = seen.nonzero()
+        log_probs[row, prefixes[row, start + size - 1]] = -np.inf
 
     return apply

@@ -107,13 +107,15 @@ class Search:
 
         What ended ranks before what was cut off, whatever their scores.
         """
+        some = which.any(axis=1)
+        which, images = which[some], self.active[some]
         new = np.full(which.shape, NOTHING)
         length = step + 2 if ended else step + 1  # the end symbol counts
-        new["score"] = np.where(which, totals / np.float32(length**self.options.length_penalty), -np.inf)
-        new["log_prob"], new["step"], new["row"], new["ended"] = totals, step, rows, which & ended
-        both = np.concatenate((self._finished[self.active], new), axis=1)
+        new["score"] = np.where(which, totals[some] / np.float32(length**self.options.length_penalty), -np.inf)
+        new["log_prob"], new["step"], new["row"], new["ended"] = totals[some], step, rows[some], which & ended
+        both = np.concatenate((self._finished[images], new), axis=1)
         order = np.lexsort((-both["score"], ~both["ended"]), axis=1)[:, : self._kept]
-        self._finished[self.active] = np.take_along_axis(both, order, axis=1)
+        self._finished[images] = np.take_along_axis(both, order, axis=1)
 
     def proceed(self, step: Step, totals: FloatArray, unfinished: BoolArray) -> IntArray:
         """Record ``step`` and go on with the images that have ``unfinished`` (A, K) rows; return the rows continued.

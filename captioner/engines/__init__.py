@@ -31,6 +31,7 @@ class Decoder(Protocol):
     def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
         """(N,) previous tokens → (N, V) log-probabilities, the next state, (N, P) attention weights.
 
+        The log-probabilities are the caller's to change.
         N is a multiple of the grid's B; the rows of one image stand together.
         """
         ...
@@ -51,4 +52,8 @@ class Engine(Decoder, Protocol):
 
     def summary(self, grid: Grid) -> FloatArray:
         """The grid of B images → (B, F), the mean of its values: what each of them shows on the whole."""
+        ...
+
+    def use_cores(self, number: int) -> None:
+        """Let the calling thread's work use so many cores, where the engine can tell threads apart."""
         ...

@@ -93,6 +93,10 @@ class TorchEngine(TorchDecoder):
         """See :meth:`captioner.engines.Engine.summary`."""
         return to_numpy(grid.values.mean(dim=1))
 
+    def use_cores(self, number: int) -> None:
+        """See :meth:`captioner.engines.Engine.use_cores`; torch keeps that number for each thread."""
+        torch.set_num_threads(number)
+
     def _features(self, pixels: FloatArray) -> Tensor:
         batch = torch.from_numpy(pixels).to(self.device, self._encoder_dtype, memory_format=torch.channels_last)
         features: Tensor = self.model.encoder(batch).float()

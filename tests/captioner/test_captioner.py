@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -169,22 +172,113 @@ def test_a_batch_of_bad_pictures_alone_is_no_crash(tiny_captioner: Captioner) ->
     assert list(tiny_captioner.batch([])) == []
 
 
-def test_a_stream_is_read_no_further_ahead_than_a_batch(tiny_captioner: Captioner, pictures: list[Image.Image]) -> None:
-    taken = 0
+def test_a_stream_is_read_no_further_ahead_than_the_next_batch(
+    tiny_captioner: Captioner, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, read_meanwhile = 0, threading.Event()
+    network = tiny_captioner.caption_pixels
 
     def many() -> Iterator[Image.Image]:
         nonlocal taken
         for picture in pictures * 3:
             taken += 1
+            if taken % 3 == 0:
+                read_meanwhile.set()
             yield picture
 
+    def caption(*arguments: Any) -> list[list[Caption]]:
+        read_meanwhile.clear()
+        if taken % 3 != 0:
+            assert read_meanwhile.wait(20), "while the network reads a batch, the next is read"
+        return network(*arguments)
+
+    monkeypatch.setattr(tiny_captioner, "caption_pixels", caption)
     results = tiny_captioner.batch(many(), batch_size=3)
+    time.sleep(0.1)
     assert taken == 0
-    seen = []
-    for _ in range(7):
+    for number in range(7):
         next(results)
-        seen.append(taken)
-    assert seen == [3, 3, 3, 6, 6, 6, 9]
+        time.sleep(0.1)
+        assert taken == (number // 3 + 2) * 3
+
+
+def test_a_picture_is_decoded_while_the_network_reads_the_batch_before(
+    tiny_captioner: Captioner, pictures: list[Image.Image], photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, load = tiny_captioner.caption_pixels, captioner.captioner.load_pixels
+    decoded: set[Path] = set()
+    paths = [photo.with_name(f"{number}.jpg") for number in range(6)]
+    for path in paths:
+        path.write_bytes(photo.read_bytes())
+
+    def decode(path: Path, *arguments: Any) -> Any:
+        pixels = load(path, *arguments)
+        decoded.add(path)
+        return pixels
+
+    def caption(*arguments: Any) -> list[list[Caption]]:
+        deadline = time.monotonic() + 20
+        while len(decoded) % 4 != 0 and len(decoded) < 6:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return network(*arguments)
+
+    monkeypatch.setattr(captioner.captioner, "load_pixels", decode)
+    monkeypatch.setattr(tiny_captioner, "caption_pixels", caption)
+    results = tiny_captioner.batch(paths, batch_size=2)
+    next(results)
+    assert decoded == set(paths[:4])
+    assert [result.image for result in results] == paths[1:]
+
+
+def test_a_stream_that_breaks_off_gives_what_came_before(
+    tiny_captioner: Captioner, pictures: list[Image.Image], captions: list[Caption]
+) -> None:
+    def breaking_off() -> Iterator[ImageSource]:
+        yield from pictures[:4]
+        raise ConnectionError("the camera is gone")
+
+    found = []
+    results = tiny_captioner.batch(breaking_off(), batch_size=3)
+    for _ in range(4):
+        found.append(next(results).captions[0])
+    with pytest.raises(ConnectionError, match="camera"):
+        next(results)
+    for caption, expected in zip(found, captions[:4], strict=True):
+        assert_same(caption, expected)
+
+
+def test_a_file_is_read_before_the_next_is_asked_for(tiny_captioner: Captioner, photo: Path) -> None:
+    """So each may be closed then, one file may come twice, and a buffer be used again."""
+    expected = tiny_captioner(photo)
+
+    def files() -> Iterator[ImageSource]:
+        for _ in range(3):
+            with photo.open("rb") as file:
+                yield file
+                yield file
+            with Image.open(photo) as image:
+                yield image
+        buffer = bytearray(photo.read_bytes())
+        yield buffer
+        buffer[:] = bytes(len(buffer))
+
+    results = list(tiny_captioner.batch(files(), batch_size=4))
+    assert len(results) == 10
+    for result in results:
+        assert result.error is None
+        assert_same(result.captions[0], expected)
+
+
+def test_a_stream_without_end_may_be_left(tiny_captioner: Captioner, photo: Path) -> None:
+    results = tiny_captioner.batch(itertools.repeat(photo), batch_size=2)
+    assert [next(results).image for _ in range(3)] == [photo] * 3
+    before = [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    assert before
+    del results
+    for thread in before:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_a_single_path_is_no_stream_of_pictures(tiny_captioner: Captioner) -> None:
@@ -285,7 +379,7 @@ def test_rows_have_the_agreed_shape() -> None:
 
 
 def test_a_directory_is_loaded_with_the_engine_asked_for(tiny_model_dir: Path) -> None:
-    model = captioner.load(str(tiny_model_dir), device="cpu", precision="bf16")
+    model = captioner.load(str(tiny_model_dir), engine="torch", device="cpu", precision="bf16")
     assert model.engine.name == "torch cpu bf16"
     assert model.name == "tiny"
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding import DecodingOptions, Hypothesis, decode
+from captioner.decoding.beam import largest
 from captioner.decoding.filters import forbid, no_repeat_ngram
 from captioner.decoding.sampling import truncate
 from captioner.engines import FloatArray, IntArray
@@ -253,11 +254,32 @@ def test_no_ngram_is_repeated(size: int, method: str) -> None:
     assert repeats, "without the filter this engine must repeat itself, else the test shows nothing"
 
 
-def test_filters_leave_the_engines_array_alone() -> None:
+def test_filters_forbid_what_they_say_and_nothing_else() -> None:
     log_probs = np.zeros((2, 6), dtype=np.float32)
     forbid([1])(log_probs, np.empty((2, 0), dtype=np.int64))
-    no_repeat_ngram(1)(log_probs, np.array([[4], [5]]))
-    assert not log_probs.any()
+    assert np.argwhere(log_probs).tolist() == [[0, 1], [1, 1]]
+    log_probs = np.zeros((2, 6), dtype=np.float32)
+    no_repeat_ngram(2)(log_probs, np.array([[4, 5, 4, 3, 4], [5, 4, 4, 3, 5]]))
+    assert np.argwhere(log_probs).tolist() == [[0, 3], [0, 5], [1, 4]]
+    assert not np.isfinite(log_probs[log_probs != 0]).any()
+
+
+@pytest.mark.parametrize(
+    "length", [7, 128, 300, 2924, 8772]
+)  # few, whole blocks, a rest, as many as words, three beams
+@pytest.mark.parametrize("count", [1, 6, 20])
+def test_the_largest_values_are_found_in_order(length: int, count: int) -> None:
+    random = np.random.default_rng(length + count)
+    values = random.normal(size=(5, length)).astype(np.float32)
+    values[1] = values[1].round()  # many are equal
+    values[2, random.permutation(length)[: length // 2]] = -np.inf
+    values[3].sort()  # the largest in the rest behind the blocks
+    values[4, ::-1].sort()
+    count = min(count, length)
+    places = largest(values, count)
+    assert places.shape == (5, count)
+    assert all(len(set(row)) == count for row in places.tolist())
+    np.testing.assert_array_equal(np.take_along_axis(values, places, axis=1), -np.sort(-values, axis=1)[:, :count])
 
 
 def test_sampling_follows_the_distribution() -> None:

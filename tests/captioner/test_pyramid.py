@@ -51,7 +51,7 @@ def directory(model: CaptionModel, info: ModelInfo, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def loaded(directory: Path) -> Captioner:
-    return captioner.load(directory, device="cpu")
+    return captioner.load(directory, engine="torch")
 
 
 @pytest.fixture(scope="module")

@@ -218,5 +218,5 @@ def test_without_the_extra_the_reply_names_it(
 
 def test_health_is_readiness(client: FlaskClient, tiny_model_dir: Path, refused: Refused) -> None:
     assert client.get("/health").get_json() == {"ready": True}
-    loading = create_app(ServiceConfig(models=(str(tiny_model_dir),), torch_threads=1)).test_client()
+    loading = create_app(ServiceConfig(models=(str(tiny_model_dir),), cores=1)).test_client()
     refused(loading.get("/health"), 503, "starting")

@@ -72,7 +72,7 @@ def test_requests_are_refused_until_the_model_is_loaded(
         return load(directory, **options)
 
     monkeypatch.setattr(captioner, "load", load_later)
-    client = create_app(ServiceConfig(models=(str(tiny_model_dir),), torch_threads=1)).test_client()
+    client = create_app(ServiceConfig(models=(str(tiny_model_dir),), cores=1)).test_client()
     response = client.post("/v1/caption", data=jpeg)
     refused(response, 503, "starting")
     assert int(response.headers["Retry-After"]) > 0

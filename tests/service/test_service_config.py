@@ -9,12 +9,13 @@ import pytest
 
 from captioner import OptionError
 from captioner.cli import main
+from captioner.graphs import CACHE_VARIABLE
 from service.config import ServiceConfig, add_flags, flag, misspelt, read_flags, variable
 
 SETTINGS = dataclasses.fields(ServiceConfig)
 # For each type another value than any default, as text and as it is read.
 TEXTS = {int: ("65", 65), float: ("0.5", 0.5), tuple: ("https://a.example", ("https://a.example",))}
-CHOICES = {"precision": "bf16", "log_format": "json", "log_level": "debug"}
+CHOICES = {"engine": "torch", "precision": "bf16", "log_format": "json", "log_level": "debug"}
 
 
 def given(*arguments: str) -> dict[str, str]:
@@ -106,6 +107,14 @@ def test_a_variable_that_is_nearly_a_setting_is_noticed() -> None:
         "CAPTIONER_MAX_BYTE": "CAPTIONER_MAX_BYTES",
         "CAPTIONER_REQUEST_PER_MINUTE": "CAPTIONER_REQUESTS_PER_MINUTE",
     }
+
+
+def test_a_setting_under_its_old_name_is_noticed() -> None:
+    assert misspelt({"CAPTIONER_TORCH_THREADS": "2"}) == {"CAPTIONER_TORCH_THREADS": "CAPTIONER_CORES"}
+
+
+def test_where_graphs_are_kept_is_no_misspelt_setting() -> None:
+    assert misspelt({CACHE_VARIABLE: "somewhere"}) == {}
 
 
 def test_variables_of_kubernetes_are_none_of_ours() -> None:

@@ -67,7 +67,7 @@ def dense(soft: SoftTargets, vocabulary: Vocabulary) -> FloatArray:
 
 def by_steps(directory: str, image: Path, caption: Sequence[int]) -> FloatArray:
     """(T, V) what a model expects behind each token of a caption, asked step by step as a search would."""
-    model = captioner.load(directory, device="cpu", precision="fp32")
+    model = captioner.load(directory, engine="torch")
     engine = model.engine
     grid = engine.encode(load_pixels(image, model.info.image)[None])
     state, expected = engine.start(grid), []

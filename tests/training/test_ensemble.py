@@ -35,7 +35,7 @@ def pixels(count: int) -> FloatArray:
 
 def test_a_step_is_the_mean_of_the_members_steps(models: list[str]) -> None:
     together = load_ensemble(models, device="cpu").engine
-    members = [captioner.load(model, device="cpu").engine for model in models]
+    members = [captioner.load(model, engine="torch").engine for model in models]
     tokens = np.full(2, Vocabulary.bos)
     found, state, weights = together.step(tokens, together.start(grid := together.encode(pixels(2))), grid)
     each = [engine.step(tokens, engine.start(own := engine.encode(pixels(2))), own) for engine in members]
@@ -53,7 +53,7 @@ def test_a_step_is_the_mean_of_the_members_steps(models: list[str]) -> None:
 
 
 def test_a_model_with_itself_says_what_it_says_alone(models: list[str], toy_data: Path) -> None:
-    alone, twice = captioner.load(models[1], device="cpu"), load_ensemble([models[1]] * 2, device="cpu")
+    alone, twice = captioner.load(models[1], engine="torch"), load_ensemble([models[1]] * 2, device="cpu")
     for picture in sorted((toy_data / "dev").iterdir()):
         one, two = alone(picture), twice(picture)
         assert two.text == one.text

@@ -98,7 +98,7 @@ def test_the_command_teaches_a_model(
     shutil.copytree(learnt_run / "model", model)
     assert main(["--model", str(model), "--data", str(toy_data), "--device", "cpu"]) == 0
     assert "expects 3 n-grams of 12 images and ranks by them" in capsys.readouterr().out
-    taught = captioner.load(model, device="cpu")
+    taught = captioner.load(model, engine="torch")
     assert taught.expectation is not None
     assert taught.options().rank == "cider"
     assert not taught.info.figures, "those of another ranking"
@@ -121,7 +121,7 @@ def test_several_models_rank_by_the_expectation_of_the_first(
         main(["--model", str(model), "--data", str(toy_data), "--device", "cpu"])
     pixels = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     for order in (models, models[::-1]):
-        together, first = load_ensemble(order, device="cpu"), captioner.load(order[0], device="cpu")
+        together, first = load_ensemble(order, device="cpu"), captioner.load(order[0], engine="torch")
         assert together.expectation is not None
         assert first.expectation is not None
         np.testing.assert_array_equal(together.expectation.weight, first.expectation.weight)

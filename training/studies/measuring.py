@@ -43,7 +43,7 @@ def measure(model: Path, data: Path, options: DecodingOptions, tokenizer: str) -
         What :func:`training.evaluate.evaluate` finds, predictions apart; ``parameters`` from :func:`count_parameters`;
         ``milliseconds`` from :func:`time_captions`; ``environment``.
     """
-    figures = evaluate(captioner.load(model), data, SPLIT, tokenizer, **options.to_dict())
+    figures = evaluate(captioner.load(model, engine="torch"), data, SPLIT, tokenizer, **options.to_dict())
     pictures = [example.image for example in read_dataset(data, required=(SPLIT,))[SPLIT]]
     return {
         **{name: figures[name] for name in KEPT},

@@ -1,4 +1,7 @@
-"""How many cores this process may really use: a container's limit counts, not the machine's number."""
+"""How many cores this process may really use: a container's limit counts, not the machine's number.
+
+The one place that decides it, for the networks' threads, the decoding of pictures and the service.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+VARIABLE = "OMP_NUM_THREADS"  # obeyed by torch and most other libraries
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores by affinity, and by the quotas of this process's control groups (cgroup v2 and v1), rounded down.
+    """Cores by affinity, by the quotas of this process's control groups (cgroup v2 and v1) and by ``OMP_NUM_THREADS``.
 
-    A quota of 1.5 cores counts as one: a second busy thread would only use it up sooner, and then all wait.
+    Whichever is least, rounded down: a quota of 1.5 cores counts as one, as a second busy thread would only use it up
+    sooner, and then all wait.
     """
     quota = min(_quotas(root), default=float("inf"))
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, quota)))
+    wanted = os.environ.get(VARIABLE, "").partition(",")[0].strip()  # a list has a number for each level of nesting
+    return max(1, int(min(allowed, quota, int(wanted) if wanted.isdigit() and int(wanted) else allowed)))
 
 
 def _quotas(root: Path) -> Iterator[float]:

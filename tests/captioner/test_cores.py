@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import usable_cores
+from captioner.cores import usable_cores
 
 MACHINE = 8
 
@@ -15,6 +15,7 @@ MACHINE = 8
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(MACHINE)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -66,3 +67,13 @@ def test_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0})
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}
     assert usable_cores(write(tmp_path, files)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores"), [("3", 3), ("2,1", 2), ("64", MACHINE), ("0", MACHINE), ("many", MACHINE), ("", MACHINE)]
+)
+def test_a_wish_for_fewer_threads_is_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, cores: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert usable_cores(tmp_path) == cores

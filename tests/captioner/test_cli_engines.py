@@ -1,0 +1,67 @@
+"""The command and what runs the network: choosing it, exporting for it, and being told of it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from captioner.cli import main
+from captioner.graphs import FOLDER
+from captioner.loading import RUNTIMES
+
+INSTALLED = [name for name in RUNTIMES if find_spec(name)]
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("engine", ["torch", *INSTALLED])
+def test_a_picture_is_captioned_by_the_engine_asked_for(
+    tiny_model_dir: Path, photo: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["caption", str(photo), "--model", str(tiny_model_dir)]
+    assert main(command) == 0
+    expected = capsys.readouterr().out
+    assert main([*command, "--engine", engine, "--threads", "1"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_an_unknown_engine_is_wrong_usage(
+    tiny_model_dir: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(photo), "--model", str(tiny_model_dir), "--engine", "steam"]) == 2
+    assert "choose one of auto, torch" in capsys.readouterr().err
+
+
+def test_exported_graphs_lie_beside_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):  # the second time they are there
+        assert main(["export", str(model)]) == 0
+        name, place = capsys.readouterr().out.strip().split("\t")
+        assert name == str(model)
+        assert Path(place).parent == model / FOLDER
+        assert (Path(place) / "decoder.onnx").is_file()
+
+
+def test_exporting_where_nothing_can_be_written_says_so(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model / FOLDER).write_text("in the way")
+    assert main(["export", str(model)]) == 1
+    assert f"captioner: cannot write beside the model {model}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+def test_info_tells_what_runs_the_model_and_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(model)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("engine"))
+    assert line.split(maxsplit=1)[1].startswith(f"{INSTALLED[0]} fp32, ")
+    assert line.endswith(": the fastest here")
+
+
+def test_info_tells_of_a_model_that_nothing_can_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model / "model.safetensors").write_bytes(b"broken")
+    assert main(["info", str(model)]) == 0
+    assert "engine       none: cannot read the weights" in capsys.readouterr().out

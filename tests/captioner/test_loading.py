@@ -1,0 +1,153 @@
+"""What runs a model, and why: the choice of an engine, and what is told where one is not to be had."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import captioner
+from captioner import DependencyError, ModelError, OptionError, loading
+from captioner.engines.torch_engine import TorchEngine
+from captioner.loading import ENGINES, RUNTIMES, load
+
+INSTALLED = [name for name in RUNTIMES if importlib.util.find_spec(name)]
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Make packages look as if they were not installed."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(loading, "find_spec", lambda name: None if name in packages else real(name))
+
+
+@pytest.mark.parametrize("engine", ["torch", *INSTALLED])
+def test_an_engine_that_is_asked_for_runs_and_says_the_same(
+    tiny_model_dir: Path, tiny_captioner: captioner.Captioner, picture: Image.Image, engine: str
+) -> None:
+    model = load(tiny_model_dir, engine=engine, threads=1)
+    assert model.engine.name.startswith(engine)
+    assert model.reason == "asked for"
+    expected = load(tiny_model_dir, engine="torch").candidates(picture, n_best=3)
+    for found, other in zip(model.candidates(picture, n_best=3), expected, strict=True):
+        assert found.text == other.text
+        assert found.score == pytest.approx(other.score, abs=1e-4)
+    assert ("auto", "torch", *RUNTIMES) == ENGINES
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+def test_by_itself_it_takes_the_first_runtime_that_is_installed(tiny_model_dir: Path) -> None:
+    model = load(tiny_model_dir)
+    assert model.engine.name.startswith(INSTALLED[0])
+    assert model.reason == "the fastest here"
+
+
+@pytest.mark.skipif(len(INSTALLED) < 2, reason="fewer than two runtimes are installed")
+def test_what_is_not_installed_is_passed_over_and_told(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, INSTALLED[0])
+    model = load(tiny_model_dir)
+    assert model.engine.name.startswith(INSTALLED[1])
+    assert f"engine {INSTALLED[0]} is not installed" in model.reason
+    with pytest.raises(DependencyError, match=rf"pip install 'captioner\[{INSTALLED[0]}\]'"):
+        load(tiny_model_dir, engine=INSTALLED[0])
+
+
+def test_a_precision_that_no_engine_here_offers_is_told(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, *RUNTIMES)
+    with pytest.raises(DependencyError, match=r"engine openvino is not installed"):
+        load(tiny_model_dir, precision="int8")
+
+
+def test_without_any_runtime_torch_serves(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, *RUNTIMES)
+    model = load(tiny_model_dir)
+    assert isinstance(model.engine, TorchEngine)
+    assert "not installed" in model.reason
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+def test_a_runtime_that_computes_wrongly_is_passed_over(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "TOLERANCES", dict.fromkeys(loading.TOLERANCES, -1.0))  # nothing is right enough
+    model = load(tiny_model_dir)
+    assert isinstance(model.engine, TorchEngine)
+    assert "computes summary wrongly here" in model.reason
+    assert "computes summary wrongly here" in caplog.text
+    with pytest.raises(ModelError, match="wrongly"):
+        load(tiny_model_dir, engine=INSTALLED[0])
+
+
+def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_accelerator", lambda: True)
+    model = load(tiny_model_dir)
+    assert isinstance(model.engine, TorchEngine)
+    assert model.reason == "there is an accelerator"
+    assert not isinstance(load(tiny_model_dir, device="cpu").engine, TorchEngine) or not INSTALLED
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "steam"}, "unknown engine 'steam'; choose one of auto, torch"),
+        ({"precision": "int3"}, "unknown precision 'int3'"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "onnxruntime computes in fp32, not in bf16"),
+        ({"engine": "torch", "precision": "int8"}, "torch computes in fp32 or bf16, not in int8"),
+        ({"engine": "openvino", "device": "cuda"}, "openvino runs on the CPU alone"),
+        ({"threads": 0}, "threads must be at least 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny_model_dir: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        load(tiny_model_dir, **options)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = None
+import captioner
+model = captioner.load(sys.argv[1])
+print(model.engine.name.split()[0], model(sys.argv[2]).text)
+"""
+
+HIDDEN = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name.startswith("torch") else find(name)
+"""
+
+
+def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+def test_an_exported_model_captions_without_torch(tiny_model_dir: Path, photo: Path) -> None:
+    expected = load(tiny_model_dir)(photo).text  # exports it, unless that was done before
+    done = run(WITHOUT_TORCH, tiny_model_dir, photo)
+    assert done.stdout == f"{INSTALLED[0]} {expected}\n", done.stderr
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+def test_nothing_imports_torch_where_it_is_there(tiny_model_dir: Path, photo: Path) -> None:
+    load(tiny_model_dir)
+    code = WITHOUT_TORCH.replace('sys.modules["torch"] = sys.modules["torchvision"] = None', "")
+    done = run(f"{code}\nprint([name for name in sys.modules if name.startswith('torch')])", tiny_model_dir, photo)
+    assert done.stdout.endswith("\n[]\n"), done.stderr
+
+
+def test_without_torch_and_graphs_it_is_told_what_to_do(tiny_model_dir: Path, photo: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model_dir, tmp_path / "tiny")
+    hidden = (
+        "import importlib.util as u; f = u.find_spec\nu.find_spec = lambda n: None if n.startswith('torch') else f(n)\n"
+    )
+    done = run(hidden + WITHOUT_TORCH, tmp_path / "tiny", photo, CAPTIONER_CACHE=str(tmp_path))
+    assert "DependencyError" in done.stderr
+    assert "captioner export" in done.stderr
+    assert "captioner[torch]" in done.stderr
