@@ -29,6 +29,7 @@ import platformdirs
 from captioner.checkpoint import CONFIG_NAME, WEIGHTS_NAME
 from captioner.config import ImageConfig
 from captioner.engines import Array, Engine, FloatArray
+from captioner.engines.graph_engine import DECODER, ENCODER
 from captioner.errors import DependencyError, ModelError
 from captioner.tokens import Vocabulary
 
@@ -39,7 +40,7 @@ except ImportError:  # Windows: processes that start together may each export, a
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the graphs: what they take and give
+SOURCES = ("model.py", "encoder.py", "export.py", "engines/graph_engine.py")  # what the graphs are traced from and by
 FOLDER = "graphs"
 ANSWER_NAME = "answer.safetensors"
 CACHE_VARIABLE = "CAPTIONER_CACHE"
@@ -64,6 +65,7 @@ def examine(engine: Engine, image: ImageConfig) -> dict[str, Array]:
     state = engine.select(engine.start(grid), np.array([0, 0]))
     _, state, _ = engine.step(np.full(2, Vocabulary.bos), state, grid)
     log_probs, _, weights = engine.step(np.array([Vocabulary.eos, Vocabulary.unk]), state, grid)
+    log_probs = log_probs - log_probs.mean(axis=1, keepdims=True)  # whose means are large and much the same
     found = {"summary": engine.summary(grid), "log_probs": log_probs, "weights": weights}
     return {name: np.ascontiguousarray(array) for name, array in found.items()}  # safetensors knows no strides
 
@@ -100,14 +102,13 @@ def graphs_of(model: Path) -> Iterator[Path]:
         ModelError: they cannot be exported.
     """
     key = _key(model)
-    for root in (model / FOLDER, cache_directory()):
-        if (root / key / ANSWER_NAME).is_file():
-            with contextlib.suppress(OSError):
-                os.utime(root / key)  # still in use
-            yield root / key
-            return
+    if _complete(model / FOLDER / key):
+        yield model / FOLDER / key
+        return
     try:
         made = make(model, cache_directory())
+        with contextlib.suppress(OSError):
+            os.utime(made)  # still in use
     except OSError as error:
         log.warning(
             "The graphs of %s cannot be kept: %s. They are exported anew for each process, until captioner export has "
@@ -130,14 +131,17 @@ def make(model: Path, root: Path) -> Path:
         OSError: they cannot be written.
         ModelError: they cannot be exported.
     """
-    made = root / _key(model)
-    if made.is_dir():
+    key = _key(model)
+    made = root / key
+    if _complete(made):
         return made
     require_torch(model)
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o755 if root.parent == model else 0o700, parents=True, exist_ok=True)
     with _lock(root / ".lock"):
-        if made.is_dir():  # another process was first
+        if _complete(made):  # another process was first
             return made
+        if made.exists():  # cleaned up in part, or cut off with the power
+            shutil.rmtree(made)
         log.info("Exporting the graphs of %s to %s", model, made)
         partial = Path(tempfile.mkdtemp(prefix=f"{made.name}.", dir=root))
         try:
@@ -145,7 +149,10 @@ def make(model: Path, root: Path) -> Path:
             if done.returncode:
                 said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
                 raise ModelError(f"the graphs of {model} cannot be exported: {said[-1]}")
-            partial.chmod(0o755)  # made for one user alone
+            if _key(model) != key:
+                raise ModelError(f"the model {model} was changed while it was exported: try again")
+            for path in (*partial.iterdir(), partial):  # made for one user alone
+                path.chmod(0o755 if path.is_dir() else 0o644)
             partial.rename(made)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -154,9 +161,27 @@ def make(model: Path, root: Path) -> Path:
 
 
 def cache_directory() -> Path:
-    """Where graphs are kept for the user: ``CAPTIONER_CACHE``, or the system's place for such things."""
+    """Where graphs are kept for the user: ``CAPTIONER_CACHE``, or the system's place for such things.
+
+    Raises:
+        OSError: there is no such place, as the user has no home.
+    """
     own = os.environ.get(CACHE_VARIABLE)
-    return Path(own) / FOLDER if own else platformdirs.user_cache_path("captioner", appauthor=False) / FOLDER
+    try:
+        cache = Path(own) if own else platformdirs.user_cache_path("captioner", appauthor=False)
+    except RuntimeError as error:  # a user without a home
+        raise OSError(f"there is no place for a cache: {error}") from error
+    if not (own or cache.is_absolute()):
+        raise OSError(f"there is no place for a cache: the home directory is {cache}")
+    return cache / FOLDER
+
+
+def is_cached(directory: Path) -> bool:
+    """Whether a set of graphs lies in the user's cache."""
+    try:
+        return directory.parent == cache_directory()
+    except OSError:
+        return False
 
 
 def require_torch(model: Path) -> None:
@@ -170,10 +195,10 @@ def require_torch(model: Path) -> None:
 
 
 def _run_export(model: Path, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run :mod:`captioner.export` as this very package."""
+    """Run :mod:`captioner.export` as this very package, whatever lies in the working directory."""
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.run(
-        [sys.executable, "-m", "captioner.export", str(model.resolve()), str(directory)],
+        [sys.executable, "-P", "-m", "captioner.export", str(model.resolve()), str(directory)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
@@ -181,12 +206,29 @@ def _run_export(model: Path, directory: Path) -> subprocess.CompletedProcess[str
     )
 
 
+def _complete(directory: Path) -> bool:
+    """Whether a set of graphs is there as a whole; not where this user may not look."""
+    try:
+        return all((directory / name).is_file() for name in (ANSWER_NAME, graph_name(ENCODER), graph_name(DECODER)))
+    except OSError:
+        return False
+
+
 def _key(model: Path) -> str:
-    """A hash of all that the graphs depend on."""
+    """A hash of all that the graphs depend on: the model, and the code that they are traced from.
+
+    Raises:
+        ModelError: a file of the model cannot be read.
+    """
     config = json.loads((model / CONFIG_NAME).read_text(encoding="utf-8"))
-    plan = json.dumps([VERSION, config["model"], config["image"]], sort_keys=True)
+    plan = json.dumps([config["model"], config["image"]], sort_keys=True)
     digest = hashlib.sha256(plan.encode())
-    digest.update((model / WEIGHTS_NAME).read_bytes())
+    for name in SOURCES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    try:
+        digest.update((model / WEIGHTS_NAME).read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {model / WEIGHTS_NAME}: {error}") from error
     return digest.hexdigest()[:32]
 
 

@@ -7,12 +7,13 @@ dealt with. They are daemons: a stream that has nothing to say keeps neither its
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Generic, TypeVar
+
+from captioner.cores import usable_cores
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -22,8 +23,7 @@ MOST_THREADS = 4  # one batch at a time gives hardly more of them enough to do
 
 def decoding_threads() -> int:
     """How many threads decode pictures: as many as this process may use cores, at most four."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_THREADS)
+    return min(usable_cores(), MOST_THREADS)
 
 
 def batches(

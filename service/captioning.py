@@ -32,7 +32,7 @@ from service.metrics import Metrics
 from service.models import ModelRegistry, ServedModel
 from service.options import CaptionOptions, parse_options
 
-WARM_UP = 5  # pictures
+WARM_UP = 9  # pictures: one more than any engine's encoder reads at a time
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Captioning:
             model.use_cores(max(1, self._cores // batches))
 
     def _warm_up(self, model: Captioner) -> None:
-        """Caption blank pictures where all others will be captioned, as many as the network reads at a time and one."""
+        """Caption blank pictures where all others will be captioned, more than the network reads at a time."""
         blank = to_array(Image.new("RGB", (8, 8)), model.info.image)
         options, patient = model.options(), Caller(float("inf"))
         for captions in [self._batcher.submit(model, blank, options, patient) for _ in range(WARM_UP)]:

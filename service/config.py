@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from captioner.config import Config, require
 from captioner.errors import OptionError
-from captioner.loading import ENGINES, PRECISIONS
+from captioner.loading import ENGINES, PRECISIONS, require_offered
 
 PREFIX = "CAPTIONER_"
 DAY = 86400  # seconds: more overflows what waits with them
@@ -138,6 +138,7 @@ class ServiceConfig(Config):
             f"{variable('max_queue')} must be at least {variable('max_images')}, which is {self.max_images}, "
             f"not {self.max_queue}: else a request that is allowed would never fit",
         )
+        require_offered(self.engine, self.precision)
 
     @classmethod
     def from_environment(

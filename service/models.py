@@ -63,7 +63,8 @@ class ServedModel:
             self.failure = ModelError(f"{type(error).__name__}: {error}")
         else:
             self.info, self._loaded, self.failure = loaded.info, loaded, None
-            log.info("Model %r is ready: %s, %s", loaded.name, loaded.engine.name, loaded.reason)
+            log.info("Model %r runs on %s: %s", loaded.name, loaded.engine.name, loaded.reason)
+            log.info("Model %r is ready", self.info.name)
 
     def use_cores(self, number: int) -> None:
         """See :meth:`captioner.engines.Engine.use_cores`; nothing where it is not loaded."""
@@ -133,7 +134,8 @@ class ModelRegistry:
                 for model in self:
                     model.load(load, warm_up)
 
-        threading.Thread(target=load_all, name="model-loader", daemon=True).start()
+        # No daemon: the process waits for it at its end, as a runtime that is cut off while it opens a graph aborts.
+        threading.Thread(target=load_all, name="model-loader").start()
 
 
 def find_models(names: Sequence[str]) -> ModelRegistry:

@@ -10,6 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from captioner import ModelError, graphs
@@ -35,7 +36,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def run(model: Path, directory: Path) -> object:
         exported.append(model)
-        (directory / ANSWER_NAME).write_text("")
+        for name in ("encoder.onnx", "decoder.onnx", ANSWER_NAME):
+            (directory / name).write_text("")
         return type("Done", (), {"returncode": 0})()
 
     monkeypatch.setattr(graphs, "_run_export", run)
@@ -135,6 +137,57 @@ def test_processes_that_start_together_export_once(model: Path, cache: Path, cap
         process.join()
         assert process.exitcode == 0
     assert len(set(capfd.readouterr().out.split())) == 1
+
+
+def test_what_was_lost_in_part_is_exported_again(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = pretend(monkeypatch)
+    with graphs_of(model) as directory:
+        (directory / ANSWER_NAME).unlink()
+    with graphs_of(model) as directory:
+        assert (directory / ANSWER_NAME).is_file()
+    assert len(exported) == 2
+
+
+def test_a_model_that_changes_while_it_is_exported_is_not_kept(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+    run = graphs._run_export
+
+    def change(model: Path, directory: Path) -> object:
+        (model / WEIGHTS_NAME).write_bytes((model / WEIGHTS_NAME).read_bytes()[:-1] + b"x")
+        return run(model, directory)
+
+    monkeypatch.setattr(graphs, "_run_export", change)
+    with pytest.raises(ModelError, match="was changed while it was exported"), graphs_of(model):
+        pass
+    assert {path.name for path in cache.iterdir()} == {".lock"}
+
+
+def test_code_in_the_working_directory_is_not_run(
+    model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("captioner.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit('the code of a stranger')")
+    monkeypatch.chdir(tmp_path)
+    with graphs_of(model) as directory:
+        assert (directory / "encoder.onnx").stat().st_size
+
+
+def test_a_user_without_a_home_uses_the_graphs_beside_the_model(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    made = make(model, model / FOLDER)
+    monkeypatch.delenv("CAPTIONER_CACHE")
+
+    def homeless(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", homeless)
+    with graphs_of(model) as found:
+        assert found == made
+    shutil.rmtree(made)
+    with graphs_of(model) as found:  # in a temporary directory
+        assert found != made
 
 
 def test_what_nobody_used_for_long_is_forgotten(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

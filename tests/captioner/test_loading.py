@@ -15,6 +15,7 @@ from PIL import Image
 import captioner
 from captioner import DependencyError, ModelError, OptionError, loading
 from captioner.engines.torch_engine import TorchEngine
+from captioner.graphs import FOLDER, make
 from captioner.loading import ENGINES, RUNTIMES, load
 
 INSTALLED = [name for name in RUNTIMES if importlib.util.find_spec(name)]
@@ -83,8 +84,20 @@ def test_a_runtime_that_computes_wrongly_is_passed_over(
         load(tiny_model_dir, engine=INSTALLED[0])
 
 
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_damaged_graphs_are_a_model_error(tiny_model_dir: Path, tmp_path: Path, engine: str) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    made = make(model, model / FOLDER)
+    (made / "encoder.onnx").write_bytes((made / "encoder.onnx").read_bytes()[:1000])
+    with pytest.raises(ModelError, match=f"engine {engine} cannot run 'tiny'"):
+        load(model, engine=engine)
+    assert isinstance(load(model).engine, TorchEngine)
+
+
 def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_accelerator", lambda: True)
+    if "openvino" in INSTALLED:
+        assert load(tiny_model_dir, precision="int8").engine.name.startswith("openvino int8")
     model = load(tiny_model_dir)
     assert isinstance(model.engine, TorchEngine)
     assert model.reason == "there is an accelerator"

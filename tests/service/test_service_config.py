@@ -109,6 +109,12 @@ def test_a_variable_that_is_nearly_a_setting_is_noticed() -> None:
     }
 
 
+def test_an_engine_and_a_precision_that_it_lacks_are_refused() -> None:
+    with pytest.raises(OptionError, match="engine onnxruntime computes in fp32, not in int8"):
+        ServiceConfig(engine="onnxruntime", precision="int8")
+    assert ServiceConfig(engine="openvino", precision="int8").precision == "int8"
+
+
 def test_a_setting_under_its_old_name_is_noticed() -> None:
     assert misspelt({"CAPTIONER_TORCH_THREADS": "2"}) == {"CAPTIONER_TORCH_THREADS": "CAPTIONER_CORES"}
 

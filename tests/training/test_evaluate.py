@@ -80,7 +80,7 @@ def test_predictions_are_the_models_own_with_all_references(
     assert (figures["split"], figures["images"], figures["model"]) == ("train", 12, "toy")
     assert figures["decoding"]["beam_size"] == 1
     assert figures["decoding"]["max_length"] == 8, "the model's own where nothing else is asked"
-    assert figures["engine"] == "torch cpu fp32"
+    assert figures["engine"] == learnt_captioner.engine.name
 
 
 def test_wording_is_measured_beside_that_of_the_first_references(
