@@ -56,7 +56,7 @@ class Effort:
         layers: of the transformers beside; all of them, or it is no measurement.
     """
 
-    pictures: int = 384
+    pictures: int = 256
     rounds: int = 3
     turns: int = 12
     seconds: float = 0.3

@@ -9,6 +9,7 @@ import argparse
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path's bytes go out as they came in, whatever the locale
             stream.reconfigure(errors="surrogateescape")
+    if arguments.run is not serve_command:  # which keeps a log of its own
+        _tell_what_takes_long()
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()  # here, where a failure can be told
@@ -53,6 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+class _Told(logging.Handler):
+    """Messages of the library as the command's own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"captioner: {record.getMessage()}", file=sys.stderr)
+
+
+def _tell_what_takes_long() -> None:
+    log = logging.getLogger("captioner")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Told) for handler in log.handlers):
+        log.addHandler(_Told())
 
 
 def make_parser() -> argparse.ArgumentParser:

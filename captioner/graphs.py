@@ -142,7 +142,7 @@ def make(model: Path, root: Path) -> Path:
             return made
         if made.exists():  # cleaned up in part, or cut off with the power
             shutil.rmtree(made)
-        log.info("Exporting the graphs of %s to %s", model, made)
+        log.info("Exporting the graphs of %s to %s, this once", model, made)
         partial = Path(tempfile.mkdtemp(prefix=f"{made.name}.", dir=root))
         try:
             done = _run_export(model, partial)
@@ -189,8 +189,8 @@ def require_torch(model: Path) -> None:
     missing = [package for package in ("torch", "torchvision", "onnx") if not find_spec(package)]
     if missing:
         raise DependencyError(
-            f"the graphs of {model} are not here, and {' and '.join(missing)}, which export them, are not installed: "
-            "run captioner export where they are, or pip install 'captioner[torch]' brings them"
+            f"the graphs of {model} are not here, and to export them {', '.join(missing)} would have to be installed: "
+            "run captioner export where torch is, or install it with pip install 'captioner[torch]'"
         )
 
 

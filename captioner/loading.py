@@ -45,8 +45,8 @@ def load(
     Args:
         model: a bundled model's name, or a model directory.
         engine: what runs the network: ``torch``, or on the CPU, faster and without torch, ``onnxruntime`` or
-            ``openvino``; ``auto`` takes the fastest that works here. The first time that one of the two meets a model,
-            torch exports it, which takes some seconds; see :mod:`captioner.graphs`.
+            ``openvino``; ``auto`` takes the first of these two that works here, or else torch. The first time that one
+            of them meets a model, torch exports it, which takes some seconds; see :mod:`captioner.graphs`.
         device: for torch: ``cpu``, ``cuda``, ``mps``; by default the best one here.
         precision: ``fp32``; or, where there is an engine for it, faster and less exact: ``bf16``, or ``int8`` for the
             decoder's matrices beside an encoder in bf16.
@@ -87,7 +87,9 @@ def choose(
     for runtime, precisions in RUNTIMES.items():
         if precision in precisions:
             try:
-                return _open(runtime, directory, info, precision, threads), "; ".join(["the fastest here", *obstacles])
+                return _open(runtime, directory, info, precision, threads), "; ".join(
+                    ["the first that works here", *obstacles]
+                )
             except DependencyError as error:
                 obstacles.append(str(error))
             except Exception as error:  # whatever ails a runtime, torch still works
@@ -109,6 +111,16 @@ def require_offered(engine: str, precision: str) -> None:
     """Raise :class:`OptionError` where an engine does not compute in a precision; for ``auto`` some engine does."""
     offered = OFFERED.get(engine, PRECISIONS)
     require(precision in offered, f"engine {engine} computes in {' or '.join(offered)}, not in {precision}")
+
+
+def require_installed(engine: str, precision: str) -> None:
+    """Raise :class:`DependencyError` where no engine that was asked for is installed."""
+    names = [name for name, precisions in OFFERED.items() if engine in (AUTO, name) and precision in precisions]
+    if not any(map(find_spec, names)):
+        raise DependencyError(
+            f"{precision} needs {' or '.join(names)}, and none of them is installed: "
+            f"pip install 'captioner[{names[-1]}]' brings one"
+        )
 
 
 def _torch(directory: Path, device: str | None, precision: str) -> Engine:

@@ -79,7 +79,7 @@ class ServiceConfig(Config):
         alias="--model",
     )
     engine: str = _setting(
-        "auto", "what runs the networks; auto: the fastest that works here, see captioner info", choices=ENGINES
+        "auto", "what runs the networks; auto: the first that works here, see captioner info", choices=ENGINES
     )
     precision: str = _setting(
         "fp32", "arithmetic of the networks: fp32, or bf16 or int8: faster, less exact", choices=PRECISIONS

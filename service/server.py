@@ -21,6 +21,7 @@ from gunicorn.workers.base import Worker
 from captioner.config import require
 from captioner.cores import usable_cores
 from captioner.errors import OptionError
+from captioner.loading import require_installed
 from service import logs, metrics
 from service.app import create_app
 from service.census import Census
@@ -101,6 +102,7 @@ def run(
         config = config.replace(models=tuple(models))
     if not config.cores:
         config = config.replace(cores=max(1, usable_cores() // workers))
+    require_installed(config.engine, config.precision)
     found = find_models(config.models)  # a mistake here should stop the start, not every worker
     if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already
         _check_address(host, port)

@@ -24,7 +24,7 @@ PINNED_BY = {
     "torch": "requirements.txt",
     "speech": "requirements-speech.txt",
     "train": "requirements-train.txt",
-    "openvino": "requirements-dev.txt",
+    "openvino": "requirements.txt",
     "dev": "requirements-dev.txt",
 }
 TORCH = {"torch", "torchvision", "onnx", "sympy"}
