@@ -13,16 +13,21 @@ ROOT = Path("/")
 VARIABLE = "OMP_NUM_THREADS"  # obeyed by torch and most other libraries
 
 
-def usable_cores(root: Path = ROOT) -> int:
+def usable_cores(root: Path = ROOT, *, processes: int = 1) -> int:
     """Cores by affinity, by the quotas of this process's control groups (cgroup v2 and v1) and by ``OMP_NUM_THREADS``.
 
     Whichever is least, rounded down: a quota of 1.5 cores counts as one, as a second busy thread would only use it up
     sooner, and then all wait.
+
+    Args:
+        root: of the file system.
+        processes: that share them evenly; what ``OMP_NUM_THREADS`` says is said of each.
     """
     quota = min(_quotas(root), default=float("inf"))
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get(VARIABLE, "").partition(",")[0].strip()  # a list has a number for each level of nesting
-    return max(1, int(min(allowed, quota, int(wanted) if wanted.isdigit() and int(wanted) else allowed)))
+    most = int(wanted) if wanted.isdigit() and int(wanted) else allowed
+    return max(1, min(int(min(allowed, quota)) // processes, most))
 
 
 def _quotas(root: Path) -> Iterator[float]:

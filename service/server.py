@@ -101,7 +101,7 @@ def run(
     if models:
         config = config.replace(models=tuple(models))
     if not config.cores:
-        config = config.replace(cores=max(1, usable_cores() // workers))
+        config = config.replace(cores=usable_cores(processes=workers))
     require_installed(config.engine, config.precision)
     found = find_models(config.models)  # a mistake here should stop the start, not every worker
     if not {"GUNICORN_FD", "LISTEN_PID"} & set(os.environ):  # gunicorn then takes over a socket that is open already

@@ -63,6 +63,13 @@ def test_quotas_are_heeded(tmp_path: Path, files: dict[str, str], cores: int) ->
     assert usable_cores(write(tmp_path, files)) == cores
 
 
+def test_processes_share_the_cores_but_each_has_its_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_cores(tmp_path, processes=2) == MACHINE // 2
+    assert usable_cores(tmp_path, processes=100) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert usable_cores(tmp_path, processes=2) == 3
+
+
 def test_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0})
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}
