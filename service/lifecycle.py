@@ -24,6 +24,10 @@ class Lifecycle:
         """Load the models in the background, at the start or anew; the old ones serve until the new ones can."""
         self._captioning.load_models()
 
+    def wait_for_loading(self, seconds: float) -> None:
+        """Let models that are being loaded arrive before the process ends, see :meth:`ModelRegistry.wait`."""
+        self._captioning.registry.wait(seconds)
+
     def drain(self) -> None:
         """Refuse what begins from now on; what has begun is finished."""
         self._draining_since = time.monotonic()

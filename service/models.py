@@ -94,6 +94,7 @@ class ModelRegistry:
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._models: dict[str, ServedModel] = {}
         self._loading = threading.Lock()
+        self._loader: threading.Thread | None = None
         for model in models:
             if model.info.name in self._models:
                 raise OptionError(
@@ -134,8 +135,13 @@ class ModelRegistry:
                 for model in self:
                     model.load(load, warm_up)
 
-        # No daemon: the process waits for it at its end, as a runtime that is cut off while it opens a graph aborts.
-        threading.Thread(target=load_all, name="model-loader").start()
+        self._loader = threading.Thread(target=load_all, name="model-loader", daemon=True)
+        self._loader.start()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for what is being loaded, but no longer: a runtime that is cut off while it opens a graph aborts."""
+        if self._loader is not None:
+            self._loader.join(seconds)
 
 
 def find_models(names: Sequence[str]) -> ModelRegistry:

@@ -28,6 +28,7 @@ from service.errors import RETRY_AFTER_SECONDS
 
 PIECE = 8192  # bytes of a request that the parser is given at a time: for each chunk it copies what it has been given
 TICK = 0.5  # seconds between two looks at the clock
+LOADING_SECONDS = 5  # that a worker which ends waits for models on their way
 SPARE_FILES = 256  # besides connections
 
 
@@ -105,6 +106,7 @@ class BufferingWorker(Worker):  # type: ignore[misc]
                     self.app.census.forget(self.age)
                 self.alive = bool(loop) and overdue < self.cfg.graceful_timeout
         pool.shutdown(wait=False, cancel_futures=True)
+        self._lifecycle.wait_for_loading(LOADING_SECONDS)
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> bytes:
         self._lifecycle.count_refusal(refusal.code)
