@@ -20,13 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from machine import processor
 from pictures import make_picture
 from serving import servers
 from serving.load import put_load
 from serving.servers import Server
 
-from captioner.cores import usable_cores
+from captioner.cores import processor, usable_cores
 
 PICTURES = 24
 BASE = "plain Flask"

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
 from pictures import LARGE, find_pictures, make_picture, write_pictures
 from speed_parts import floor, ours, tables
 from speed_parts.processes import caption_alone, run_process
@@ -33,7 +32,7 @@ from speed_parts.timing import in_turns
 import captioner
 from captioner import Captioner
 from captioner.checkpoint import resolve
-from captioner.cores import usable_cores
+from captioner.cores import processor, usable_cores
 from captioner.model import skeleton
 
 BEAMS = (1, 3, 10)

@@ -1,11 +1,13 @@
-"""How many cores this process may really use: a container's limit counts, not the machine's number.
+"""The processor, and how many of its cores this process may really use: a container's limit counts, not the machine's.
 
 The one place that decides it, for the networks' threads, the decoding of pictures and the service.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,15 @@ def usable_cores(root: Path = ROOT, *, processes: int = 1) -> int:
     wanted = os.environ.get(VARIABLE, "").partition(",")[0].strip()  # a list has a number for each level of nesting
     most = int(wanted) if wanted.isdigit() and int(wanted) else allowed
     return max(1, min(int(min(allowed, quota)) // processes, most))
+
+
+def processor() -> str:
+    """What the kernel calls the processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _quotas(root: Path) -> Iterator[float]:

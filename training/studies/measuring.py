@@ -17,6 +17,7 @@ import torch
 import captioner
 from captioner.checkpoint import load_model, read_info
 from captioner.config import ModelConfig
+from captioner.cores import processor
 from captioner.decoding import DecodingOptions, decode
 from captioner.decoding.expectation import Expectation
 from captioner.engines.torch_engine import TorchEngine, pick_device
@@ -118,15 +119,6 @@ def describe_environment() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": pick_device().type,
-        "processor": name_processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
-
-
-def name_processor() -> str:
-    """What the kernel calls the processor."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
