@@ -9,7 +9,7 @@ from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
 from captioner.tokens import Vocabulary
 
-BLOCK = 32  # values
+BLOCK = 32  # values, or one more
 WORTH = 4  # times as many blocks as values asked for: with fewer it is quicker to look at all values
 
 
@@ -25,21 +25,19 @@ class BeamSearch(Search):
     """
 
     def __init__(self, images: int, options: DecodingOptions) -> None:
-        super().__init__(images, options.beam_size, options)
-        self.totals[:, 1:] = -np.inf  # all rows of an image begin alike: let the first alone be continued
+        # All rows of an image begin alike, so that one tells what the first step says of them. But a runtime makes
+        # itself ready for each new number of rows, which for a single image costs more than that saves.
+        super().__init__(images, options.beam_size, options, first=1 if images > 1 else options.beam_size)
+        self.totals[:, 1:] = -np.inf  # let the first alone be continued
         self._counted: IntArray = np.zeros(images, dtype=np.int64)  # of each image, the ends that count
 
     def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
         """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
-        images = np.arange(len(self.active))[:, None]
-        # Of 2K candidates at most K end the sequence, so K that go on are among them; and none of these 2K is beyond
-        # the 2K likeliest of its row.
-        tokens = largest(log_probs, min(2 * self.width, log_probs.shape[1]))  # (N, m)
-        gains = log_probs[np.arange(len(tokens))[:, None], tokens]
-        totals = (self.totals.reshape(-1, 1) + gains).reshape(len(images), -1)  # (A, K·m)
-        best = largest(totals, 2 * self.width)  # (A, 2K)
-        values, tokens = totals[images, best], tokens.reshape(totals.shape)[images, best]
-        parents = best // gains.shape[1] + images * self.width  # rows of the whole batch
+        images, vocabulary = np.arange(len(self.active))[:, None], log_probs.shape[1]
+        # Of 2K candidates at most K end the sequence, so K that go on are among them.
+        best, values = likeliest(log_probs, self.totals, 2 * self.width)  # (A, 2K)
+        parents, tokens = np.divmod(best, vocabulary)
+        parents += images * self.totals.shape[1]  # rows of the whole batch
         ends = tokens == Vocabulary.eos
 
         if ends.any():
@@ -57,21 +55,47 @@ class BeamSearch(Search):
         return self.proceed(step, values, unfinished=np.isfinite(values) & ~full[:, None])
 
 
-def largest(values: FloatArray, count: int) -> IntArray:
-    """Where the ``count`` largest values of each row stand, in descending order.
+def likeliest(log_probs: FloatArray, totals: FloatArray, count: int) -> tuple[IntArray, FloatArray]:
+    """The ``count`` likeliest continuations of each image's sequences, in descending order.
 
-    The maxima of blocks tell which blocks hold them: no block whose maximum is smaller than that of ``count`` others.
+    Args:
+        log_probs: (N, V) of the next tokens.
+        totals: (A, w) log-probabilities of the sequences so far, N = A·w.
+        count: where w·V is smaller, impossible ones fill the places that are left.
+
+    Returns:
+        (A, count) their numbers in the w·V of their image, and their log-probabilities.
     """
-    rows, length = np.arange(len(values))[:, None], values.shape[1]
-    blocks = length // BLOCK
-    if blocks > WORTH * count:
-        # A block takes every so manieth value, so that what is compared at a time lies side by side.
-        even = blocks * BLOCK
-        maxima = values[:, :even].reshape(len(values), BLOCK, blocks).max(axis=1)
-        chosen = np.argpartition(maxima, blocks - count, axis=1)[:, blocks - count :]
-        inside = (chosen[:, None, :] + np.arange(0, even, blocks)[:, None]).reshape(len(values), -1)
-        rest = np.broadcast_to(np.arange(even, length), (len(values), length - even))
-        places = np.concatenate((inside, rest), axis=1)
-        return places[rows, largest(values[rows, places], count)]
+    (images, width), (rows, vocabulary) = totals.shape, log_probs.shape
+    each, blocks = np.arange(images)[:, None], vocabulary // BLOCK
+    if blocks < BLOCK or width * blocks < WORTH * count:
+        candidates = (log_probs + totals.reshape(-1, 1)).reshape(images, -1)
+        lacking = max(0, count - candidates.shape[1])
+        candidates = np.pad(candidates, ((0, 0), (0, lacking)), constant_values=-np.inf)
+        found = largest(candidates, count, each)
+        return found % (width * vocabulary), candidates[each, found]
+    # The maxima of blocks tell which of them hold what is asked for: none whose maximum is smaller than those of
+    # `count` others. A block takes every so manieth value, so that what is compared at a time lies side by side.
+    even = blocks * BLOCK
+    maxima = log_probs[:, :even].reshape(rows, BLOCK, blocks).max(axis=1)
+    rest = vocabulary - even
+    np.maximum(maxima[:, :rest], log_probs[:, even:], out=maxima[:, :rest])  # one more value of the first blocks
+    maxima += totals.reshape(-1, 1)
+    chosen = np.argpartition(maxima.reshape(images, -1), width * blocks - count, axis=1)[:, width * blocks - count :]
+    row, block = np.divmod(chosen, blocks)  # (A, count)
+    tokens = block[..., None] + np.arange(0, even + 1, blocks)  # (A, count, BLOCK + 1)
+    beyond = tokens >= vocabulary
+    tokens[beyond] = 0
+    candidates = log_probs[(row + each * width)[..., None], tokens]
+    candidates[beyond] = -np.inf
+    candidates += totals[each, row][..., None]
+    found = largest(candidates.reshape(images, -1), count, each)
+    places = (tokens + (row * vocabulary)[..., None]).reshape(images, -1)
+    return places[each, found], candidates.reshape(images, -1)[each, found]
+
+
+def largest(values: FloatArray, count: int, rows: IntArray) -> IntArray:
+    """Where the ``count`` largest values of each of the (A, 1) ``rows`` stand, in descending order."""
+    length = values.shape[1]
     found = np.argpartition(values, length - count, axis=1)[:, length - count :]
     return found[rows, values[rows, found].argsort(axis=1)[:, ::-1]]

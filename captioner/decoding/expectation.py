@@ -15,12 +15,13 @@ Shapes: H sequences, G n-grams known, F features of an image's summary, see :met
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from captioner.decoding.tfidf import ORDERS, TfIdf
+from captioner.decoding.tfidf import ORDERS, count_ngrams
 from captioner.engines import Array, FloatArray, IntArray
 from captioner.errors import ModelError
 from captioner.tokens import Vocabulary
@@ -46,10 +47,9 @@ class Expectation:
     """
 
     def __init__(self, ngrams: Array, idf: FloatArray, weight: Array, bias: FloatArray, unseen: float) -> None:
-        self.ngrams, self.idf, self.weight, self.bias = ngrams, idf, weight, bias
+        self.ngrams, self.idf, self.weight, self.bias, self.unseen = ngrams, idf, weight, bias, unseen
         known = [tuple(token for token in ngram if token != Vocabulary.pad) for ngram in ngrams.tolist()]
         self._numbers = {ngram: number for number, ngram in enumerate(known)}
-        self._tfidf = TfIdf(dict(zip(known, idf.tolist(), strict=True)), unseen)
 
     def fits(self, features: int, tokens: int) -> bool:
         """Whether it can be that of a model of so many values a position and so many tokens."""
@@ -61,27 +61,32 @@ class Expectation:
 
     def expect(self, summary: FloatArray, sequences: Sequence[Sequence[int]]) -> FloatArray:
         """(F,) and H sequences → (H,) their expected CIDEr, from 0 to 10 more or less: a regression knows no bounds."""
-        rows, numbers, shares = [], [], []
-        for row, sequence in enumerate(sequences):
-            for ngram, share in self._tfidf(sequence).unit().items():
-                number = self._numbers.get(ngram)
-                if number is not None:
-                    rows.append(row)
-                    numbers.append(number)
-                    shares.append(share)
+        counts = [count_ngrams(sequence) for sequence in sequences]
+        ngrams = [ngram for count in counts for ngram in count]  # M of them in all
+        numbers = np.fromiter((self._numbers.get(ngram, -1) for ngram in ngrams), dtype=np.int64, count=len(ngrams))
+        orders = np.fromiter(map(len, ngrams), dtype=np.int64, count=len(ngrams))
+        rows = np.arange(len(counts)).repeat([len(count) for count in counts])  # (M,) whose n-gram it is
+        times = np.fromiter(
+            chain.from_iterable(count.values() for count in counts), dtype=np.float64, count=len(ngrams)
+        )
+        weights = times * np.where(numbers < 0, self.unseen, self.idf[numbers])
+        # Each order of a sequence is a vector of length one.
+        vectors = rows * (ORDERS + 1) + orders
+        norms = np.sqrt(np.bincount(vectors, weights=weights**2))
+        told = (numbers >= 0) & (weights > 0)
+        shares = weights[told] / norms[vectors[told]]
         # Of thousands of n-grams some hundred are asked for: their weights alone are read.
-        asked, places = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
+        asked, places = np.unique(numbers[told], return_inverse=True)
         expected = self.weight[asked].astype(np.float32) @ summary + self.bias[asked]
-        points = SCALE / ORDERS * np.array(shares) * expected[places]
-        totals = np.bincount(np.array(rows, dtype=np.int64), weights=points, minlength=len(sequences))
-        return totals.astype(np.float32)
+        points = SCALE / ORDERS * shares * expected[places]
+        return np.bincount(rows[told], weights=points, minlength=len(counts)).astype(np.float32)
 
     def save(self, directory: Path) -> None:
         """Write it into a model's directory."""
         from safetensors.numpy import save
 
         parts = {name: np.ascontiguousarray(getattr(self, name)) for name in ("ngrams", "idf", "weight", "bias")}
-        parts["unseen"] = np.array(self._tfidf.unseen, dtype=np.float32)
+        parts["unseen"] = np.array(self.unseen, dtype=np.float32)
         partial = directory / f"{EXPECTATION_NAME}.partial"
         partial.write_bytes(save(parts))
         partial.replace(directory / EXPECTATION_NAME)

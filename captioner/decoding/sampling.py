@@ -19,7 +19,7 @@ class Sampler(Search):
     """
 
     def __init__(self, images: int, options: DecodingOptions) -> None:
-        super().__init__(images, options.n_best, options)
+        super().__init__(images, options.n_best, options, first=options.n_best)
         self._random = np.random.default_rng(options.seed)
         self._ended = np.zeros((images, options.n_best), dtype=np.bool_)
 

@@ -61,6 +61,12 @@ NOTHING = np.array((-np.inf, -np.inf, -1, 0, False), dtype=FINISHED)
 class Search:
     """State of a search over ``images`` images with ``width`` rows each.
 
+    Args:
+        images: B.
+        width: K, once the first step is taken.
+        options: method and limits.
+        first: rows of an image that the first step reads, 1 or K.
+
     Attributes:
         first_rows: the rows of the engine's first state (one an image) to start from.
         active: (A,) the images still searched, ascending.
@@ -68,14 +74,14 @@ class Search:
         prefixes: (N, t) each row's tokens so far.
     """
 
-    def __init__(self, images: int, width: int, options: DecodingOptions) -> None:
+    def __init__(self, images: int, width: int, options: DecodingOptions, *, first: int) -> None:
         self.options = options
         self.width = width
-        self.first_rows: IntArray = np.arange(images).repeat(width)
+        self.first_rows: IntArray = np.arange(images).repeat(first)
         self.active: IntArray = np.arange(images)
-        self.tokens: IntArray = np.full(images * width, Vocabulary.bos)
-        self.prefixes: IntArray = np.empty((images * width, 0), dtype=np.int64)
-        self.totals: FloatArray = np.zeros((images, width), dtype=np.float32)  # log-probability of each row
+        self.tokens: IntArray = np.full(images * first, Vocabulary.bos)
+        self.prefixes: IntArray = np.empty((images * first, 0), dtype=np.int64)
+        self.totals: FloatArray = np.zeros((images, first), dtype=np.float32)  # log-probability of each row
         self._steps: list[Step] = []
         self._kept = SPARE * width if options.rank == "cider" else width
         self._finished: Array = np.full((images, self._kept), NOTHING)  # the best of each image, best first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 Ngram = tuple[Hashable, ...]
@@ -47,8 +48,5 @@ class TfIdf:
 
 def count_ngrams(tokens: Sequence[Hashable]) -> Counter[Ngram]:
     """How often each n-gram of up to four tokens occurs."""
-    return Counter(
-        tuple(tokens[start : start + order])
-        for order in range(1, ORDERS + 1)
-        for start in range(len(tokens) - order + 1)
-    )
+    shifted = [tokens[start:] for start in range(ORDERS)]
+    return Counter(chain.from_iterable(zip(*shifted[:order], strict=False) for order in range(1, ORDERS + 1)))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding import DecodingOptions, Hypothesis, decode
-from captioner.decoding.beam import largest
+from captioner.decoding.beam import likeliest
 from captioner.decoding.filters import forbid, no_repeat_ngram
 from captioner.decoding.sampling import truncate
 from captioner.engines import FloatArray, IntArray
@@ -212,9 +212,11 @@ def test_images_of_a_batch_do_not_disturb_each_other() -> None:
 def test_finished_images_leave_the_batch() -> None:
     engine = ToyEngine(vocabulary=9, seed=1, end_bias=1.0)
     run(engine, 8, beam_size=2, max_length=20)
-    assert engine.rows_seen[0] == 16
-    assert engine.rows_seen == sorted(engine.rows_seen, reverse=True)
-    assert engine.rows_seen[-1] < 16
+    first, *rows = engine.rows_seen
+    assert first == 8  # the rows of an image would begin alike
+    assert rows[0] == 16
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < 16
 
 
 def test_when_nothing_ends_the_best_unfinished_sequence_is_returned() -> None:
@@ -264,22 +266,27 @@ def test_filters_forbid_what_they_say_and_nothing_else() -> None:
     assert not np.isfinite(log_probs[log_probs != 0]).any()
 
 
-@pytest.mark.parametrize(
-    "length", [7, 128, 300, 2924, 8772]
-)  # few, whole blocks, a rest, as many as words, three beams
-@pytest.mark.parametrize("count", [1, 6, 20])
-def test_the_largest_values_are_found_in_order(length: int, count: int) -> None:
-    random = np.random.default_rng(length + count)
-    values = random.normal(size=(5, length)).astype(np.float32)
-    values[1] = values[1].round()  # many are equal
-    values[2, random.permutation(length)[: length // 2]] = -np.inf
-    values[3].sort()  # the largest in the rest behind the blocks
-    values[4, ::-1].sort()
-    count = min(count, length)
-    places = largest(values, count)
-    assert places.shape == (5, count)
-    assert all(len(set(row)) == count for row in places.tolist())
-    np.testing.assert_array_equal(np.take_along_axis(values, places, axis=1), -np.sort(-values, axis=1)[:, :count])
+# Few, fewer than are asked for, too few blocks, whole blocks, a rest, as many as words.
+@pytest.mark.parametrize("vocabulary", [2, 7, 300, 1024, 1300, 2924])
+@pytest.mark.parametrize(("width", "count"), [(1, 2), (1, 20), (3, 6), (10, 20)])
+def test_the_likeliest_continuations_are_found_in_order(vocabulary: int, width: int, count: int) -> None:
+    random = np.random.default_rng(vocabulary + count)
+    log_probs = random.normal(size=(5, width, vocabulary)).astype(np.float32)
+    log_probs[1] = log_probs[1].round()  # many are equal
+    log_probs[2, :, random.permutation(vocabulary)[: vocabulary // 2]] = -np.inf
+    log_probs[3].sort(axis=1)  # the largest behind the blocks
+    totals = random.normal(size=(5, width)).astype(np.float32)
+    totals[4, 1:] = -np.inf
+    found, values = likeliest(log_probs.reshape(-1, vocabulary), totals, count)
+
+    candidates = (log_probs + totals[:, :, None]).reshape(5, -1)
+    here = min(count, width * vocabulary)
+    np.testing.assert_array_equal(values[:, :here], -np.sort(-candidates, axis=1)[:, :here])
+    assert (values[:, here:] == -np.inf).all()
+    for image in range(5):  # what is impossible may be any of the impossible
+        possible = np.isfinite(values[image])
+        np.testing.assert_array_equal(candidates[image, found[image]][possible], values[image, possible])
+        assert len(set(found[image, possible].tolist())) == possible.sum()
 
 
 def test_sampling_follows_the_distribution() -> None:
