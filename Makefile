@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-speech install-train serve test lint format bench bench-serve reproduce audit clean
+.PHONY: help install install-batch install-speech install-train serve test test-cluster test-without lint format bench bench-serve reproduce audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,6 +19,8 @@ install: $(VENV)/installed  ## create .venv with what captioning and serving nee
 
 install-train: $(VENV)/installed-train  ## add what training and measuring need
 
+install-batch: $(VENV)/installed-batch  ## add what reads URLs and HEIC, and what writes Parquet
+
 install-speech: $(VENV)/installed-speech  ## add what speaking needs
 
 serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
@@ -26,6 +28,24 @@ serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
 
 test: $(VENV)/installed-dev  ## run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-cluster: $(VENV)/installed-cluster  ## run the tests of captioning on a cluster, which need Ray
+	$(BIN)/python -m pytest tests/captioner/batch/test_cluster*.py
+
+# Environments that lack an engine, and the models that tests need where it is torch.
+APART := $(VENV)/apart
+ENGINE ?= torch
+TESTS ?= tests
+# What an engine brings; torch exports through onnx.
+OF_torch := torch torchvision onnx
+OF_onnxruntime := onnxruntime
+OF_openvino := openvino openvino-telemetry
+OF_runtimes := $(OF_onnxruntime) $(OF_openvino)
+
+test-without: $(VENV)/installed-dev  ## run the tests where an engine is missing (ENGINE=torch, onnxruntime, openvino or runtimes)
+	$(BIN)/python tests/without.py $(APART)/$(ENGINE) $(OF_$(ENGINE))
+	$(BIN)/python tests/prepared.py $(APART)/prepared
+	$(APART)/$(ENGINE)/bin/python -m pytest --prepared=$(APART)/prepared $(TESTS)
 
 lint: $(VENV)/installed-dev  ## check style and types
 	$(BIN)/ruff check .
@@ -62,7 +82,7 @@ reproduce: $(VENV)/installed-train $(VENV)/installed-speech  ## train the bundle
 		--set 'teachers=["$(RUNS)/words-base/model", "$(RUNS)/words-teacher-1/model", "$(RUNS)/words-teacher-2/model"]'
 
 audit: $(VENV)/audit/bin/pip-audit  ## look up known vulnerabilities of the pinned packages; asks the package index
-	$< --disable-pip --no-deps --requirement requirements-speech.txt --requirement requirements-train.txt
+	$< --disable-pip --no-deps --requirement requirements-speech.txt --requirement requirements-train.txt --requirement requirements-cluster.txt
 
 clean:  ## remove .venv and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
@@ -82,7 +102,15 @@ $(VENV)/installed-train: $(VENV)/installed requirements-train.txt
 	$(PIP) -r requirements-train.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed-train requirements-speech.txt requirements-dev.txt
+$(VENV)/installed-batch: $(VENV)/installed requirements-batch.txt
+	$(PIP) -r requirements-batch.txt
+	touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed-dev requirements-cluster.txt
+	$(PIP) -r requirements-cluster.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-train requirements-batch.txt requirements-speech.txt requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@
 

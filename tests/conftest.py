@@ -1,104 +1,137 @@
-"""Tiny pictures and models that every room's tests share."""
+"""Tiny pictures and models that every room's tests share; what is missing here, and which tests are left out for it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import prepared
 import pytest
-import torch
 from hypothesis import settings
+from installed import HAS_TORCH, MISSING, TORCH, missing, spell
 from PIL import Image
-from untrained import await_statistics
+from tiny import make_info, make_model
 
 import captioner
-from captioner.checkpoint import ModelInfo, save_model
-from captioner.config import ImageConfig, ModelConfig
-from captioner.decoding import DecodingOptions
-from captioner.encoder import grid_shape
-from captioner.model import CaptionModel
-from captioner.tokens import Vocabulary
+from captioner.checkpoint import BUNDLED, ModelInfo, bundled_models, save_model
+from captioner.errors import DependencyError
+from captioner.graphs import FOLDER, cache_directory, graphs_of
+
+if TYPE_CHECKING:
+    from captioner.model import CaptionModel
 
 settings.register_profile("captioner", deadline=None)  # on a busy machine a deadline is a matter of luck
 settings.load_profile("captioner")
 
-WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "grass", "sofa", "red"]
+
+# What is missing
+
+UNPREPARED = f"{spell(MISSING.intersection(TORCH))}; without it this needs --prepared=FOLDER, see tests/prepared.py"
+
+
+class LeftOut(pytest.File):
+    """A file of tests, or a folder of them by its conftest.py, that cannot be imported here."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Nothing: it is reported as skipped, with what is missing."""
+        file = self.path.relative_to(self.config.rootpath)
+        place = file.parent if file.name == "conftest.py" else file
+        return pytest.skip(f"{place} is left out; {spell(missing(self.path))}", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return LeftOut.from_parent(parent, path=module_path) if missing(module_path) else None
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    own = path / "conftest.py"
+    return LeftOut.from_parent(parent, path=own) if own.is_file() and missing(own) else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--prepared",
+        type=lambda folder: Path(folder).absolute(),  # tests may leave this directory
+        metavar="FOLDER",
+        help="where torch is not installed: what tests/prepared.py made where it is (write --prepared=FOLDER)",
+    )
+
+
+def pytest_report_header() -> str | None:
+    return spell(MISSING) if MISSING else None
+
+
+# Models
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    torch.set_num_threads(1)
+    if HAS_TORCH:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is exported here stays out of the user's cache."""
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[None]:
+    """What is exported here stays out of the user's cache, and what batches remember out of his home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPTIONER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        if (folder := pytestconfig.getoption("prepared")) and not HAS_TORCH:
+            shutil.copytree(folder / FOLDER, cache_directory())
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny_info() -> ModelInfo:
-    """A small model over the first blocks of its backbone, for 32 x 64 pictures: a grid of 2 x 4."""
-    vocabulary = Vocabulary.build([WORDS])
-    image = ImageConfig(height=32, width=64)
-    rows, columns, features = grid_shape("mobilenet_v2", "features.7", image.height, image.width)
-    return ModelInfo(
-        name="tiny",
-        model=ModelConfig(
-            vocabulary_size=len(vocabulary),
-            grid_node="features.7",
-            grid_rows=rows,
-            grid_columns=columns,
-            grid_features=features,
-            value_size=10,
-            attention_size=6,
-            embedding_size=8,
-            hidden_size=12,
-        ),
-        vocabulary=vocabulary,
-        image=image,
-        decoding=DecodingOptions(max_length=8),
-        description="A random model for tests.",
-        figures={"dev": {"scores": {"CIDEr": 0.125}}},
-        provenance={"images": {"train": 3, "dev": 2}},
-    )
+    """See :func:`tiny.make_info`."""
+    return make_info()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_info: ModelInfo) -> CaptionModel:
-    """Random weights, always the same, in evaluation mode.
-
-    Batch normalisation is fitted to noise: with its initial statistics the features nearly vanish, and every picture
-    would get the same caption. Large weights in the decoder give it opinions: captions of several words and of several
-    lengths, clearly different from picture to picture.
-    """
-    torch.manual_seed(7)
-    model = CaptionModel(tiny_info.model)
-    await_statistics(model)
-    with torch.no_grad():
-        model.encode(torch.randn(32, 3, tiny_info.image.height, tiny_info.image.width))
-        for name, parameter in model.named_parameters():
-            if not name.startswith(("encoder.", "reader.")):
-                parameter.mul_(4)
-        model.output.bias[Vocabulary.eos] += 1
-    return model.eval()
+    """See :func:`tiny.make_model`."""
+    if not HAS_TORCH:
+        pytest.skip(spell(MISSING.intersection(TORCH)))
+    return make_model(tiny_info)
 
 
 @pytest.fixture(scope="session")
-def tiny_model_dir(tiny_model: CaptionModel, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model on disk."""
+def tiny_model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model on disk; without torch, the one that was made beforehand, which the graphs in the cache are of."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(directory, tiny_model, tiny_info)
+    if HAS_TORCH:
+        save_model(directory, request.getfixturevalue("tiny_model"), request.getfixturevalue("tiny_info"))
+    elif folder := request.config.getoption("prepared"):
+        shutil.copytree(folder / prepared.NAME, directory)
+    else:
+        pytest.skip(UNPREPARED)
     return directory
 
 
 @pytest.fixture(scope="session")
 def tiny_captioner(tiny_model_dir: Path) -> captioner.Captioner:
-    """The tiny model under torch, on the CPU in fp32."""
-    return captioner.load(tiny_model_dir, engine="torch", device="cpu")
+    """The tiny model on the CPU in fp32: under torch, or without it under what there is."""
+    return captioner.load(tiny_model_dir, engine="torch" if HAS_TORCH else "auto", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bundled() -> None:
+    """Skips where the bundled models cannot run: without torch, unless their graphs are there."""
+    if not HAS_TORCH:
+        try:
+            for name in bundled_models():
+                with graphs_of(BUNDLED / name):
+                    pass
+        except DependencyError:
+            pytest.skip(UNPREPARED)
+
+
+# Pictures
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ LEAST = {  # what is on record for the dev split, at the least or (PER, an error
     "phones": {"phone-BLEU-4": 0.48, "PER": 0.65, "CIDEr": 0.85 * 0.53},
 }
 
+pytestmark = pytest.mark.usefixtures("bundled")
+
 
 @pytest.fixture(scope="module", params=sorted(LEAST))
 def model(request: pytest.FixtureRequest) -> Captioner:

@@ -11,21 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from installed import needs_torch
 from PIL import Image
 
 import captioner
 from captioner import Caption, Captioner, DecodingOptions, ModelError, OptionError, Result
 from captioner.checkpoint import ModelInfo
-from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import ImageError
 from captioner.images import ImageSource, load_pixels
-from captioner.model import CaptionModel
 from captioner.ngrams import NgramModel
 from captioner.reading import WordReader
+
+if TYPE_CHECKING:
+    from captioner.model import CaptionModel
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +380,7 @@ def test_rows_have_the_agreed_shape() -> None:
 # Loading
 
 
+@needs_torch
 def test_a_directory_is_loaded_with_the_engine_asked_for(tiny_model_dir: Path) -> None:
     model = captioner.load(str(tiny_model_dir), engine="torch", device="cpu", precision="bf16")
     assert model.engine.name == "torch cpu bf16"
@@ -395,6 +398,8 @@ def test_what_cannot_be_loaded_is_refused(tiny_model_dir: Path, tmp_path: Path) 
 def test_damaged_weights_are_told_and_not_passed_over(
     tiny_model: CaptionModel, tiny_info: ModelInfo, photo: Path
 ) -> None:
+    from captioner.engines.torch_engine import TorchEngine
+
     damaged = copy.deepcopy(tiny_model)
     damaged.output.bias.data.fill_(float("nan"))
     model = Captioner(TorchEngine(damaged, device="cpu"), tiny_info)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import needs_torch
 from PIL import Image
 
 import captioner
@@ -174,7 +175,7 @@ def test_a_model_that_is_not_there_is_wrong_usage(
         (["--beam-size", "2", "--n-best", "3"], "raise beam_size"),
         (["--n-best", "500"], "n_best must be"),
         (["--precision", "int3"], "unknown precision"),
-        (["--device", "tpu"], "no device 'tpu'"),
+        pytest.param(["--device", "tpu"], "no device 'tpu'", marks=needs_torch),
     ],
 )
 def test_an_impossible_option_is_wrong_usage(

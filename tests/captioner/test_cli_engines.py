@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from installed import EACH_RUNTIME, HAS_TORCH, INSTALLED, needs_runtime, needs_torch
 
 from captioner.cli import main
 from captioner.graphs import FOLDER
-from captioner.loading import RUNTIMES
-
-INSTALLED = [name for name in RUNTIMES if find_spec(name)]
 
 
 @pytest.fixture
@@ -20,7 +17,7 @@ def model(tiny_model_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("engine", ["torch", *INSTALLED])
+@pytest.mark.parametrize("engine", [pytest.param("torch", marks=needs_torch), *EACH_RUNTIME])
 def test_a_picture_is_captioned_by_the_engine_asked_for(
     tiny_model_dir: Path, photo: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +35,7 @@ def test_an_unknown_engine_is_wrong_usage(
     assert "choose one of auto, torch" in capsys.readouterr().err
 
 
+@needs_torch
 def test_exported_graphs_lie_beside_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):  # the second time they are there
         assert main(["export", str(model)]) == 0
@@ -47,6 +45,7 @@ def test_exported_graphs_lie_beside_the_model(model: Path, capsys: pytest.Captur
         assert (Path(place) / "decoder.onnx").is_file()
 
 
+@needs_torch
 def test_what_takes_long_is_told(model: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["export", str(model)]
     assert main(command) == 0
@@ -55,21 +54,25 @@ def test_what_takes_long_is_told(model: Path, photo: Path, capsys: pytest.Captur
     assert not capsys.readouterr().err
 
 
+@needs_torch
 def test_exporting_where_nothing_can_be_written_says_so(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / FOLDER).write_text("in the way")
     assert main(["export", str(model)]) == 1
     assert f"captioner: cannot write beside the model {model}" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+@needs_runtime
 def test_info_tells_what_runs_the_model_and_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(model)]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("engine"))
     assert line.split(maxsplit=1)[1].startswith(f"{INSTALLED[0]} fp32, ")
-    assert line.endswith(": the first that works here")
+    assert ": the first that works here" in line
 
 
 def test_info_tells_of_a_model_that_nothing_can_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "model.safetensors").write_bytes(b"broken")
     assert main(["info", str(model)]) == 0
-    assert "engine       none: cannot read the weights" in capsys.readouterr().out
+    reason = "cannot read the weights" if HAS_TORCH else "the graphs of"  # these belong to other weights
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("engine"))
+    assert line.split(maxsplit=1)[1].startswith("none: ")
+    assert reason in line

@@ -91,7 +91,6 @@ def test_speech_starts_before_its_text_has_ended() -> None:
         (["--text", "a", "--rate", "1"], 2, "rate"),
         (["--text", "a", "--pitch", "100"], 2, "pitch"),
         (["--text", "a", "--from", "words"], 2, "give an IMAGE"),
-        (["missing.jpg"], 1, "missing.jpg does not exist"),
         (["missing.jpg", "--from", "no-such-model"], 2, "no-such-model"),
     ],
 )
@@ -100,6 +99,12 @@ def test_what_cannot_be_spoken_is_told(
 ) -> None:
     assert main(["speak", *arguments, "--output", str(wav)]) == code
     assert message in capsys.readouterr().err
+    assert not wav.exists()
+
+
+def test_a_picture_that_is_not_there_is_told(bundled: None, wav: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["speak", "missing.jpg", "--output", str(wav)]) == 1
+    assert "missing.jpg does not exist" in capsys.readouterr().err
     assert not wav.exists()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from family import MEMBERS, sized, spell
+from installed import EACH_RUNTIME
 from untrained import opinionated_model
 
 from captioner.checkpoint import ModelInfo
@@ -21,20 +21,18 @@ from captioner.graphs import check, graph_name
 
 
 def open_onnxruntime(path: Path) -> Graph:
-    pytest.importorskip("onnxruntime")
     from captioner.engines.onnxruntime_graph import OnnxRuntimeGraph
 
     return OnnxRuntimeGraph(path, threads=1)
 
 
 def open_openvino(path: Path) -> Graph:
-    pytest.importorskip("openvino")
     from captioner.engines.openvino_graph import Arithmetic, OpenVinoGraph
 
     return OpenVinoGraph(path, arithmetic=Arithmetic("f32"), threads=1, cache=None)
 
 
-RUNTIMES = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+OPEN = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
 @pytest.fixture(scope="module", params=MEMBERS, ids=spell)
@@ -55,12 +53,10 @@ def decoded(engine: Engine, pixels: FloatArray) -> list[list[Hypothesis]]:
     return decode(engine, engine.encode(pixels), len(pixels), options)
 
 
-@pytest.mark.parametrize("opened", RUNTIMES.values(), ids=RUNTIMES)
-def test_each_member_says_what_it_says_under_torch(
-    exported: tuple[Engine, ModelInfo, Path], opened: Callable[[Path], Graph]
-) -> None:
+@pytest.mark.parametrize("runtime", EACH_RUNTIME)
+def test_each_member_says_what_it_says_under_torch(exported: tuple[Engine, ModelInfo, Path], runtime: str) -> None:
     reference, info, directory = exported
-    graphs = [opened(directory / graph_name(part)) for part in (ENCODER, DECODER)]
+    graphs = [OPEN[runtime](directory / graph_name(part)) for part in (ENCODER, DECODER)]
     engine = GraphEngine(*graphs, name="graphs", at_once=2)
     check(engine, info.image, directory, tolerance=1e-4)
     pixels = np.random.default_rng(3).standard_normal((5, 3, 32, 64), dtype=np.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from installed import needs_torch
 
 from captioner import ModelError, graphs
 from captioner.checkpoint import CONFIG_NAME, WEIGHTS_NAME
@@ -41,9 +42,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return type("Done", (), {"returncode": 0})()
 
     monkeypatch.setattr(graphs, "_run_export", run)
+    monkeypatch.setattr(graphs, "require_torch", lambda _model: None)
     return exported
 
 
+@needs_torch
 def test_the_first_use_exports_and_the_next_ones_find(model: Path, cache: Path) -> None:
     with graphs_of(model) as first:
         names = {path.name for path in first.iterdir()}
@@ -56,6 +59,7 @@ def test_the_first_use_exports_and_the_next_ones_find(model: Path, cache: Path) 
     assert {path.name for path in cache.iterdir()} == {first.name, ".lock"}  # nothing is left half done
 
 
+@needs_torch
 def test_others_may_read_what_was_exported(model: Path, cache: Path) -> None:
     with graphs_of(model) as directory:
         assert directory.stat().st_mode & 0o755 == 0o755
@@ -102,6 +106,7 @@ def test_what_does_not_concern_the_network_changes_nothing(
     assert len(exported) == 1
 
 
+@needs_torch
 def test_a_model_that_cannot_be_exported_says_why_and_leaves_nothing(model: Path, cache: Path) -> None:
     (model / WEIGHTS_NAME).write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"cannot be exported: cannot read the weights"), graphs_of(model):
@@ -128,6 +133,7 @@ def _use(model: Path, cache: str) -> None:
         print((directory / "decoder.onnx").stat().st_ino, flush=True)
 
 
+@needs_torch
 def test_processes_that_start_together_export_once(model: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_use, args=(model, str(cache.parent))) for _ in range(3)]
@@ -164,6 +170,7 @@ def test_a_model_that_changes_while_it_is_exported_is_not_kept(
     assert {path.name for path in cache.iterdir()} == {".lock"}
 
 
+@needs_torch
 def test_code_in_the_working_directory_is_not_run(
     model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,15 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from installed import EACH_RUNTIME, INSTALLED, needs_both_runtimes, needs_runtime, needs_torch
 from PIL import Image
 
 import captioner
 from captioner import DependencyError, ModelError, OptionError, loading
-from captioner.engines.torch_engine import TorchEngine
 from captioner.graphs import FOLDER, make
-from captioner.loading import ENGINES, RUNTIMES, load
-
-INSTALLED = [name for name in RUNTIMES if importlib.util.find_spec(name)]
+from captioner.loading import ENGINES, RUNTIMES, TORCH, load
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
@@ -27,28 +25,30 @@ def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     monkeypatch.setattr(loading, "find_spec", lambda name: None if name in packages else real(name))
 
 
-@pytest.mark.parametrize("engine", ["torch", *INSTALLED])
+@pytest.mark.parametrize("engine", [pytest.param(TORCH, marks=needs_torch), *EACH_RUNTIME])
 def test_an_engine_that_is_asked_for_runs_and_says_the_same(
     tiny_model_dir: Path, tiny_captioner: captioner.Captioner, picture: Image.Image, engine: str
 ) -> None:
     model = load(tiny_model_dir, engine=engine, threads=1)
     assert model.engine.name.startswith(engine)
     assert model.reason == "asked for"
-    expected = load(tiny_model_dir, engine="torch").candidates(picture, n_best=3)
+    expected = tiny_captioner.candidates(picture, n_best=3)
     for found, other in zip(model.candidates(picture, n_best=3), expected, strict=True):
         assert found.text == other.text
         assert found.score == pytest.approx(other.score, abs=1e-4)
     assert ("auto", "torch", *RUNTIMES) == ENGINES
 
 
-@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+@needs_runtime
 def test_by_itself_it_takes_the_first_runtime_that_is_installed(tiny_model_dir: Path) -> None:
     model = load(tiny_model_dir)
     assert model.engine.name.startswith(INSTALLED[0])
-    assert model.reason == "the first that works here"
+    reason, *others = model.reason.split("; ")
+    assert reason == "the first that works here"
+    assert len(others) == list(RUNTIMES).index(INSTALLED[0])  # those before it, which are not installed
 
 
-@pytest.mark.skipif(len(INSTALLED) < 2, reason="fewer than two runtimes are installed")
+@needs_both_runtimes
 def test_what_is_not_installed_is_passed_over_and_told(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, INSTALLED[0])
     model = load(tiny_model_dir)
@@ -64,44 +64,48 @@ def test_a_precision_that_no_engine_here_offers_is_told(tiny_model_dir: Path, mo
         load(tiny_model_dir, precision="int8")
 
 
+@needs_torch
 def test_without_any_runtime_torch_serves(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, *RUNTIMES)
     model = load(tiny_model_dir)
-    assert isinstance(model.engine, TorchEngine)
+    assert model.engine.name.startswith(TORCH)
     assert "not installed" in model.reason
 
 
-@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+@needs_torch
+@needs_runtime
 def test_a_runtime_that_computes_wrongly_is_passed_over(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "TOLERANCES", dict.fromkeys(loading.TOLERANCES, -1.0))  # nothing is right enough
     model = load(tiny_model_dir)
-    assert isinstance(model.engine, TorchEngine)
+    assert model.engine.name.startswith(TORCH)
     assert "computes summary wrongly here" in model.reason
     assert "computes summary wrongly here" in caplog.text
     with pytest.raises(ModelError, match="wrongly"):
         load(tiny_model_dir, engine=INSTALLED[0])
 
 
-@pytest.mark.parametrize("engine", INSTALLED)
+@needs_torch
+@pytest.mark.parametrize("engine", EACH_RUNTIME)
 def test_damaged_graphs_are_a_model_error(tiny_model_dir: Path, tmp_path: Path, engine: str) -> None:
     model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     made = make(model, model / FOLDER)
     (made / "encoder.onnx").write_bytes((made / "encoder.onnx").read_bytes()[:1000])
     with pytest.raises(ModelError, match=f"engine {engine} cannot run 'tiny'"):
         load(model, engine=engine)
-    assert isinstance(load(model).engine, TorchEngine)
+    assert load(model).engine.name.startswith(TORCH)
 
 
+@needs_torch
 def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_accelerator", lambda: True)
     if "openvino" in INSTALLED:
         assert load(tiny_model_dir, precision="int8").engine.name.startswith("openvino int8")
     model = load(tiny_model_dir)
-    assert isinstance(model.engine, TorchEngine)
+    assert model.engine.name.startswith(TORCH)
     assert model.reason == "there is an accelerator"
-    assert not isinstance(load(tiny_model_dir, device="cpu").engine, TorchEngine) or not INSTALLED
+    assert load(tiny_model_dir, device="cpu").engine.name.startswith(INSTALLED[0] if INSTALLED else TORCH)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +144,15 @@ def run(code: str, *arguments: object, **environment: str) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
-@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+@needs_runtime
 def test_an_exported_model_captions_without_torch(tiny_model_dir: Path, photo: Path) -> None:
     expected = load(tiny_model_dir)(photo).text  # exports it, unless that was done before
     done = run(WITHOUT_TORCH, tiny_model_dir, photo)
     assert done.stdout == f"{INSTALLED[0]} {expected}\n", done.stderr
 
 
-@pytest.mark.skipif(not INSTALLED, reason="no runtime is installed")
+@needs_torch
+@needs_runtime
 def test_nothing_imports_torch_where_it_is_there(tiny_model_dir: Path, photo: Path) -> None:
     load(tiny_model_dir)
     code = WITHOUT_TORCH.replace('sys.modules["torch"] = sys.modules["torchvision"] = None', "")
@@ -155,12 +160,10 @@ def test_nothing_imports_torch_where_it_is_there(tiny_model_dir: Path, photo: Pa
     assert done.stdout.endswith("\n[]\n"), done.stderr
 
 
+@needs_runtime  # or else it is told to install one
 def test_without_torch_and_graphs_it_is_told_what_to_do(tiny_model_dir: Path, photo: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model_dir, tmp_path / "tiny")
-    hidden = (
-        "import importlib.util as u; f = u.find_spec\nu.find_spec = lambda n: None if n.startswith('torch') else f(n)\n"
-    )
-    done = run(hidden + WITHOUT_TORCH, tmp_path / "tiny", photo, CAPTIONER_CACHE=str(tmp_path))
+    done = run(HIDDEN + WITHOUT_TORCH, tmp_path / "tiny", photo, CAPTIONER_CACHE=str(tmp_path))
     assert "DependencyError" in done.stderr
     assert "captioner export" in done.stderr
     assert "captioner[torch]" in done.stderr

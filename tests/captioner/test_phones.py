@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captioner.errors import OptionError
@@ -74,12 +74,18 @@ def test_ipa_of_a_sentence() -> None:
     )
 
 
+def alike(ipa: str) -> str:
+    """One spelling for what is read as one: a bare AH, and AH before R and UH, which are read as ER and OW."""
+    return ipa.replace("ʌ", "ə").replace("əɹ", "ɝ").replace("əʊ", "oʊ")
+
+
 @given(WORDS)
+@example([["AH0", "R"], ["AH0", "UH0"]])
 def test_ipa_and_back_keeps_every_stressed_phone(words: list[list[str]]) -> None:
     # Without a stress mark in the word, its vowels come back bare; two phones may write a third: T SH is CH.
     spelt = to_ipa(joined(words))
     back = from_ipa(spelt)
-    assert to_ipa(back).replace("ʌ", "ə") == spelt.replace("ʌ", "ə")
+    assert alike(to_ipa(back)) == alike(spelt)
     for word, again in zip(words, split_words(back), strict=True):
         if len(word) == len(again) and any(mark in to_ipa(word) for mark in "ˈˌ"):
             assert again == word

@@ -8,16 +8,15 @@ from PIL import Image
 
 from captioner import Captioner, load
 from captioner.engines import FloatArray
+from captioner.engines.openvino_graph import openvino  # here it reports to nobody
 from captioner.images import to_array
 from captioner.tokens import Vocabulary
-
-openvino = pytest.importorskip("openvino")
 
 BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(scope="module")
-def full() -> Captioner:
+def full(bundled: None) -> Captioner:
     return load("words", engine="openvino", precision="fp32")
 
 

@@ -16,6 +16,7 @@ from contextlib import closing
 
 import pytest
 
+from captioner import cores as cores_module
 from captioner.prefetch import MOST_THREADS, batches, decoding_threads
 
 PATIENCE = 20.0  # seconds until what should happen is taken not to happen
@@ -314,6 +315,8 @@ def test_the_process_ends_though_a_stream_does_not() -> None:
 def test_there_are_as_many_threads_as_cores_up_to_four(
     cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(cores_module.VARIABLE, raising=False)
+    monkeypatch.setattr(cores_module, "_quotas", lambda _root: ())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
     assert decoding_threads() == threads
     monkeypatch.delattr(os, "sched_getaffinity")

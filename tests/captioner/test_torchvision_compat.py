@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from installed import needs_torch
+
+pytestmark = needs_torch
+
 GRID = """
 import torch
 from captioner.encoder import GridEncoder
