@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import captioner
+from captioner.batch.arguments import add_parser as add_batch
 from captioner.captioner import Result
 from captioner.checkpoint import ModelInfo, bundled_models, read_info, resolve
 from captioner.config import ModelConfig
@@ -99,6 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--device", help="for engine torch: cpu, cuda or mps [the best one here]")
     caption.add_argument("--precision", default="fp32", help="fp32, or bf16 or int8: faster, less exact [fp32]")
     caption.add_argument("--threads", type=int, metavar="N", help="cores that the network may use [all]")
+
+    add_batch(commands)
 
     speak = commands.add_parser(
         "speak", help="say aloud what a picture shows", description="Writes a WAV file, and prints what it says."

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
+from captioner import heif
 from captioner.config import ImageConfig
 from captioner.draft import Box, draft, turned, whole
 from captioner.errors import ImageError
@@ -146,7 +147,7 @@ def _open(
         if not os.fspath(source):
             raise ImageError("the path of the image is empty; give an image file", code="image_not_found")
         path = Path(source)
-        with _open_file(path) as file:
+        with open_file(path) as file:
             return _read(file, str(path), max_pixels, formats, side)
     if isinstance(source, bytes | bytearray | memoryview):
         return _read(BytesIO(source), "the image", max_pixels, formats, side)
@@ -170,7 +171,12 @@ def _fit(image: Image.Image, box: Box, config: ImageConfig) -> Image.Image:
     return image.resize((config.width, config.height), Image.Resampling.BICUBIC, box=box)
 
 
-def _open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        ImageError: it cannot be opened, its ``code`` tells why.
+    """
     try:
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character in the path
@@ -245,6 +251,17 @@ def _identify(file: BinaryIO, name: str, formats: Collection[str] | None) -> Ima
                 code="not_an_image",
             )
         return image
+    codec = heif.codec(file) if formats is None or heif.FORMAT in formats else ""
+    if codec == "HEIC":
+        try:
+            return heif.open_heif(file, name)
+        except SyntaxError:
+            recognised = codec
+    elif codec == "AVIF" and not recognised:
+        raise ImageError(
+            f"{name} is an AVIF image, and this Pillow does not read it: pip install -U pillow brings one that may",
+            code="not_an_image",
+        )
     if recognised:
         raise ImageError(f"{name} starts like a {recognised} image but is damaged or incomplete; use another file")
     if formats is not None:

@@ -19,7 +19,9 @@ FLOORS = [
     "captioner.tokens",
     "captioner.phones",
     "captioner.draft",
+    "captioner.heif",
     "captioner.images",
+    "captioner.metadata",
     "captioner.torchvision_compat",
     "captioner.encoder",
     "captioner.model",
@@ -42,6 +44,7 @@ FLOORS = [
     "captioner.espeak",
     "captioner.speech",
     "captioner.pronunciation",
+    "captioner.batch",
     "captioner",
     "captioner.cli",
 ]

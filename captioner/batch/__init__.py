@@ -1,0 +1,1 @@
+"""Offline captioning of folders, archives and lists: everything once, whatever happens in between."""

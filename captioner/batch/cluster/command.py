@@ -1,0 +1,95 @@
+"""``captioner batch --ray``: what it takes, and what it says while a cluster works and at the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from captioner.batch.choices import APPEND, OVERWRITE
+from captioner.batch.cluster.driver import Output, caption_on_cluster
+from captioner.batch.cluster.options import Cluster
+from captioner.batch.dealing import Collection
+from captioner.batch.interrupts import STOPPED, Interrupts
+from captioner.batch.models import Wanted
+from captioner.batch.plan import Tally
+from captioner.batch.progress import Counting, Progress, summary
+from captioner.config import require
+
+FORMAT = "parquet"
+
+
+def cluster_command(arguments: argparse.Namespace, wanted: Wanted) -> int:
+    """Run on a cluster what the command line asks for; returns the exit code.
+
+    Args:
+        arguments: of ``captioner batch``, with those of :func:`captioner.batch.cluster.options.add_arguments`.
+        wanted: the models that they ask for.
+
+    Raises:
+        CaptionerError: they do not go together, or it cannot be done.
+    """
+    _check(arguments)
+    collection = Collection(tuple(arguments.inputs), tuple(arguments.lists), arguments.recursive)
+    output = Output(
+        os.fspath(arguments.output),
+        arguments.part_size,
+        afresh=arguments.on_existing == OVERWRITE,
+        retry_failed=arguments.retry_failed,
+    )
+    cluster = Cluster(arguments.ray, arguments.ray_workers, arguments.ray_cpus, arguments.ray_gpus)
+    counting = Counting(collection.count)
+    counting.start()
+    progress = Progress(counting)
+    tally = Tally()
+
+    def show(now: Tally) -> None:
+        nonlocal tally
+        tally = now
+        progress.show(now)
+
+    def failed(name: str, reason: str) -> None:
+        progress.tell(f"captioner: {reason if name in reason else f'{name}: {reason}'}")
+
+    with Interrupts() as interrupts, _nothing_printed():
+        try:
+            done = caption_on_cluster(
+                collection,
+                output,
+                cluster=cluster,
+                wanted=wanted,
+                batch_size=arguments.batch_size,
+                interrupts=interrupts,
+                failed=failed,
+                progress=show,
+            )
+            tally = done.tally
+        finally:
+            if tally.done:
+                progress.tell(f"captioner: {summary(tally, progress.seconds)}")
+    if not done.ended:
+        progress.tell("captioner: stopped; the same command goes on with the parts that are missing")
+        return STOPPED
+    before = done.failures - tally.failed
+    if before > 0:
+        progress.tell(f"captioner: {before:,} failed in an earlier run; --retry-failed tries again")
+    return 1 if done.failures else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    require(bool(arguments.inputs or arguments.lists), "give an INPUT, or a --list of them")
+    require(arguments.output is not None, "give --output FOLDER, or a URL, for the parts that a cluster makes")
+    require(arguments.format in (None, FORMAT), f"a cluster writes {FORMAT}: leave --format {arguments.format} out")
+    require(arguments.shard is None, "a cluster deals the pictures out itself: leave --shard out")
+    require(arguments.progress is None, "a cluster's record is its output: leave --progress out")
+    require(arguments.threads is None, "--ray-cpus says how many cores each worker has: leave --threads out")
+    require(arguments.on_existing != APPEND, "parts are made once: choose --on-existing skip or overwrite")
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Standard output is lost: Ray tells there of machines that come and go."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

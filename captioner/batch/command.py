@@ -1,0 +1,135 @@
+"""``captioner batch``: what it does with its options, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from captioner.batch.choices import ALT_TEXTS, SKIP
+from captioner.batch.dealing import Collection, Share
+from captioner.batch.interrupts import STOPPED, Interrupts
+from captioner.batch.job import Job
+from captioner.batch.lists import STDIN
+from captioner.batch.models import Wanted
+from captioner.batch.outputs.formats import format_of
+from captioner.batch.outputs.tables import Table
+from captioner.batch.plan import Plan
+from captioner.batch.progress import Counting, Progress, summary
+from captioner.batch.record import FAILED, Record
+from captioner.batch.run import Run
+from captioner.batch.texts import Shape
+from captioner.config import require
+from captioner.errors import CaptionerError
+
+DECODING = ("beam_size", "n_best", "length_penalty", "no_repeat_ngram", "rank")
+NAMED = 20  # failures of earlier runs that are told by name
+
+
+def batch_command(arguments: argparse.Namespace) -> int:
+    """``captioner batch``."""
+    code = _run(arguments)
+    if code == STOPPED and STDIN in (*arguments.inputs, *arguments.lists):
+        # A thread may be reading standard input, and as long as it does Python cannot end but by crashing.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    require(arguments.batch_size >= 1, "--batch-size must be at least 1")
+    wanted = _wanted(arguments)
+    if arguments.ray is not None:
+        from captioner.batch.cluster.command import cluster_command
+
+        return cluster_command(arguments, wanted)
+    job = _job(arguments)
+    table = job.table()
+    record_path = job.record_path(table)
+    if table is not None and job.is_finished(table, record_path):
+        return _tell_finished(table)
+    pictures = job.collection.pictures()  # raises for what does not exist, before models are loaded
+    models = wanted.load(alt_text=job.format in ALT_TEXTS)
+    skip = job.on_existing == SKIP
+    plan = Plan(models, wanted.shape, arguments.batch_size, skip=skip, retry_failed=job.retry_failed)
+    names = [model.name for model, _ in models]
+    files = job.files(names)
+    with Record(record_path) as record, Interrupts() as interrupts:
+        complete = job.begin(record, table, wanted.settings(models), names)
+        counting = Counting(job.collection.count)
+        counting.start()
+        progress = Progress(counting)
+
+        def failed(name: str, error: CaptionerError) -> None:
+            progress.tell(_named(name, str(error)))
+
+        run = Run(plan, record, files, key=table.key if table else str, failed=failed, progress=progress.show)
+        try:
+            ended = run(pictures, interrupts)
+        finally:
+            progress.tell(f"captioner: {summary(run.tally, progress.seconds)}")
+        if not ended:
+            progress.tell(f"captioner: stopped; the same command goes on, {record_path} remembers where")
+            return STOPPED
+        failures, first = record.counts().get(FAILED, 0), record.failures(NAMED)
+        if complete and not (run.tally.captioned or run.tally.failed):
+            record.remove()
+        else:
+            job.finish(record, table)
+    if failures > run.tally.failed:
+        _tell_failures(failures - run.tally.failed, first)
+    return 1 if failures else 0
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    given = {name: getattr(arguments, name) for name in DECODING}
+    return Wanted(
+        tuple(arguments.models or ["words"]),
+        {name: value for name, value in given.items() if value is not None},
+        Shape(arguments.prefix, arguments.suffix, arguments.max_length, arguments.sentence),
+        arguments.engine,
+        arguments.device,
+        arguments.precision,
+        arguments.threads,
+    )
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    share = Share() if arguments.shard is None else Share.parse(arguments.shard)
+    return Job(
+        Collection(tuple(arguments.inputs), tuple(arguments.lists), arguments.recursive, share),
+        arguments.format or format_of(arguments.output),
+        arguments.output,
+        arguments.on_existing,
+        arguments.retry_failed,
+        arguments.progress,
+    )
+
+
+def _tell_finished(table: Table) -> int:
+    """What is to be said of a share that was captioned before; the exit code."""
+    rows = [json.loads(entry.lines[0].text) for entry in table.entries() if entry.failed]
+    _tell(f"{table.path} is finished")
+    if rows:
+        _tell_failures(len(rows), rows[:NAMED])
+    return 1 if rows else 0
+
+
+def _tell_failures(number: int, first: Sequence[Mapping[str, Any]]) -> None:
+    """Failures of earlier runs."""
+    _tell(f"{number:,} failed in an earlier run; --retry-failed tries again")
+    for row in first:
+        print(_named(row["image"], row["error"]), file=sys.stderr)
+    if number > len(first):
+        _tell(f"and {number - len(first):,} more")
+
+
+def _tell(message: str) -> None:
+    print(f"captioner: {message}", file=sys.stderr)
+
+
+def _named(name: str, message: str) -> str:
+    return f"captioner: {message}" if name in message else f"captioner: {name}: {message}"

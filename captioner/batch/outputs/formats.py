@@ -1,0 +1,37 @@
+"""The formats by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from captioner.batch.choices import CSV, JSONL, PARQUET, TXT, XMP
+from captioner.batch.outputs.alt_texts import Embedded, Sidecars
+from captioner.batch.outputs.csv_table import CsvTable
+from captioner.batch.outputs.files import Files, TextFiles
+from captioner.batch.outputs.parquet_table import ParquetTable
+from captioner.batch.outputs.places import Places
+from captioner.batch.outputs.tables import JsonLines, Table
+
+TABLES: dict[str, type[Table]] = {JSONL: JsonLines, CSV: CsvTable, PARQUET: ParquetTable}
+ENDINGS = {".ndjson": JSONL} | {f".{name}": name for name in TABLES}
+
+
+def make_files(name: str, places: Places, models: Sequence[str], *, append: bool, copies: bool) -> Files:
+    """What writes a file for each picture.
+
+    Args:
+        name: of the format, one that makes files.
+        places: where they lie.
+        models: names.
+        append: add to what is there, where the format can.
+        copies: whether alt texts are embedded in copies, in a folder of their own.
+    """
+    if name == TXT:
+        return TextFiles(places, models, append=append)
+    return Sidecars(places) if name == XMP else Embedded(places, copies=copies)
+
+
+def format_of(path: Path | None) -> str:
+    """The format that a file's name tells; JSON Lines where it tells none."""
+    return ENDINGS.get(path.suffix.lower(), JSONL) if path else JSONL

@@ -1,0 +1,86 @@
+"""Tables that are there as a whole or not at all, as :mod:`captioner.metadata.replacing` has it for smaller files.
+
+A table is written row by row under a hidden name in its folder, forced to the disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from captioner.errors import CaptionerError
+
+# How captioner.metadata.replacing calls unfinished files, too; of a long name there is the beginning.
+PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+LONGEST_NAME = 255  # bytes, on all common file systems
+LONGEST_LETTER = 4  # bytes, in UTF-8
+ROOM = LONGEST_NAME - len("..01234567.partial")
+# After these nothing can be written any longer, whatever the picture.
+FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+
+
+class OutputError(CaptionerError):
+    """The output cannot be written, or not be read where it is to be gone on with."""
+
+    default_code = "output_failed"
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether an error that came of writing one file would come of writing any other."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FATAL
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when the context ends well, with the rights of what was there.
+
+    Raises:
+        OutputError: it cannot be written; what was there is there still.
+    """
+    path = path.resolve()  # a link stays, and leads to the new file
+    beginning = os.fsdecode(os.fsencode(path.name)[:ROOM])
+    partial = path.with_name(f".{beginning}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                partial.chmod(path.stat().st_mode & 0o777)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}. What is done is kept: see to the disk, and give the same "
+            "command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def sweep(path: Path) -> None:
+    """Remove unfinished versions of a file, which runs that were killed have left."""
+    name = os.fsencode(path.name)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if found := PARTIAL.fullmatch(entry.name):
+                own, whole = os.fsencode(found[1]), os.fsencode(found[0])
+                if own == name or (len(whole) > LONGEST_NAME - LONGEST_LETTER and name.startswith(own)):
+                    Path(entry.path).unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Have the new name written to the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

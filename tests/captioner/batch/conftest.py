@@ -1,0 +1,31 @@
+"""What the tests of batch runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import running
+
+Command = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs remember here stays away from what the user's remember."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture
+def batch(first: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``captioner batch`` with the tiny model, in a folder of its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return lambda *arguments: running.main([*first, *arguments])
+
+
+@pytest.fixture
+def first(tiny_model_dir: Path) -> list[object]:
+    """What the command begins with: the tiny model, and the same arithmetic in every process."""
+    return ["--model", tiny_model_dir, "--device", "cpu", "--threads", 1, "--batch-size", 4]

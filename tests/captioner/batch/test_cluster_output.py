@@ -1,0 +1,245 @@
+"""Where a cluster's parts are written to, and what the command makes of its options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from clustered import arguments, caption, rows, without_ray
+from installed import needs_runtime
+from running import write_pictures
+
+from captioner.batch.cluster import sessions
+from captioner.batch.cluster.command import cluster_command
+from captioner.batch.cluster.folder import Folder
+from captioner.batch.cluster.options import Cluster
+from captioner.batch.cluster.parts import Part, Source
+from captioner.batch.cluster.stores import open_store
+from captioner.batch.interrupts import STOPPED, Interrupts
+from captioner.batch.models import Wanted
+from captioner.batch.outputs.replacing import OutputError
+from captioner.errors import DependencyError, OptionError
+
+PART = Part(0, (Source("a", "/a"),))
+LINE = json.dumps({"image": "a", "error": "gone \udcff", "code": "image_not_found"})
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "NEEDED", ("pyarrow",))
+    without_ray(monkeypatch)
+
+
+@pytest.fixture(params=["path", "file", "local", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder on a disk or behind a URL: a store that has files at once, and one that does not."""
+    if request.param == "path":
+        return str(tmp_path / "out")
+    fsspec = pytest.importorskip("fsspec")
+    if request.param == "memory":
+        fsspec.filesystem("memory").store.clear()
+    return f"{request.param}://{tmp_path}/new/out"
+
+
+def test_files_are_replaced_as_a_whole(place: str) -> None:
+    store = open_store(place)
+    assert store.names() == []
+    for content in (b"old", b"new"):
+        store.write("a", content)
+        store.write("b", content)
+        with store.open("a") as file:
+            assert file.read() == content
+    assert sorted(store.names()) == ["a", "b"]
+    store.remove("a")
+    assert store.names() == ["b"]
+    with pytest.raises(OutputError):
+        store.open("a")
+
+
+def test_half_written_files_are_swept_up(place: str) -> None:
+    store = open_store(place)
+    store.write(".part-000000.parquet.0123abcd.partial", b"half")
+    store.write("part-000000.parquet", b"whole")
+    assert store.names() == ["part-000000.parquet"]
+    assert open_store(place).names() == ["part-000000.parquet"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_that_could_not_be_renamed_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = open_store(f"local://{tmp_path}/out")
+    if there:
+        store.write("a", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(type(fsspec.filesystem("local")), "mv", fail)
+    with pytest.raises(OutputError, match="the disk is gone"):
+        store.write("a", b"new")
+    assert "a" not in store.names()  # then it is made again; one that is half there would not be
+
+
+def test_parts_are_found_again_with_what_they_say_of_themselves(place: str) -> None:
+    folder = Folder(place)
+    assert folder.begin({"--model": ["tiny"]}, afresh=False) == {}
+    folder.write(PART, [LINE], 1, 1)
+    (facts,) = Folder(place).begin({"--model": ["tiny"]}, afresh=False).values()
+    assert (facts.digest, facts.pictures, facts.failed) == (PART.digest, 1, 1)
+    with pytest.raises(OptionError, match=r'--model was \["tiny"\], not \["other"\]'):
+        Folder(place).begin({"--model": ["other"]}, afresh=False)
+    assert Folder(place).begin({"--model": ["other"]}, afresh=True) == {}
+    assert open_store(place).names() == ["manifest.json"]
+
+
+def test_what_is_no_text_is_spelt_out(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.begin({}, afresh=False)
+    folder.write(PART, [LINE], 1, 1)
+    assert rows(tmp_path) == [{"image": "a", "error": "gone \\udcff", "code": "image_not_found"}]
+
+
+def test_what_is_not_captioners_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    Folder(str(tmp_path)).begin({}, afresh=True)
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "part-000003.parquet").write_bytes(b"")
+    with pytest.raises(OptionError, match="holds parts but no manifest"):
+        Folder(str(tmp_path)).begin({}, afresh=False)
+    (tmp_path / "manifest.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(OptionError, match="is damaged"):
+        Folder(str(tmp_path)).begin({}, afresh=False)
+    (tmp_path / "manifest.json").write_text('{"settings": {}, "format_version": 99}', encoding="utf-8")
+    with pytest.raises(OptionError, match="another version"):
+        Folder(str(tmp_path)).begin({}, afresh=False)
+    (tmp_path / "manifest.json").write_text('{"settings": {}, "format_version": 1}', encoding="utf-8")
+    with pytest.raises(OutputError, match=r"part-000003\.parquet .* is damaged: remove it"):
+        Folder(str(tmp_path)).begin({}, afresh=False)
+
+
+def test_an_output_that_cannot_be_had_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OptionError, match="is a file: name a folder"):
+        open_store(str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot be made"):
+        open_store(str(tmp_path / "file/below"))
+    pytest.importorskip("fsspec")
+    with pytest.raises(OptionError, match="nonsense:// URLs cannot be written to"):
+        open_store("nonsense://x")
+
+
+def test_a_store_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    with pytest.raises(DependencyError, match=r"captioner\[remote\]"):
+        open_store("s3://bucket")
+
+
+@needs_runtime
+def test_parts_may_lie_behind_a_url(tiny_model_dir: Path, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    write_pictures(tmp_path / "photos", 6)
+    caption(tiny_model_dir, tmp_path / "near", tmp_path / "photos", part_size=4)
+    url = "memory://bucket/far"
+    assert caption(tiny_model_dir, url, tmp_path / "photos", part_size=4).tally.captioned == 6
+    assert caption(tiny_model_dir, url, tmp_path / "photos", part_size=4).tally.known == 6
+    fsspec.filesystem("memory").get("/bucket/far", str(tmp_path / "far"), recursive=True)
+    assert rows(tmp_path / "far") == rows(tmp_path / "near")
+
+
+# the command
+
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def command(tiny_model_dir: Path, tmp_path: Path) -> Command:
+    """``captioner batch photos --output out --ray local``, with other arguments if given."""
+    usual = {"inputs": [str(tmp_path / "photos")], "output": tmp_path / "out"}
+
+    def run(*options: object, **given: Any) -> int:
+        asked = arguments("--ray", "local", "--ray-cpus", 1, *options, **usual | given)
+        return cluster_command(asked, Wanted([str(tiny_model_dir)]))
+
+    return run
+
+
+@needs_runtime
+def test_the_command_tells_what_failed_and_what_was_done(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_ = write_pictures(tmp_path / "photos", 6)
+    good = first.read_bytes()
+    first.write_bytes(b"none")
+    assert command() == 1
+    out, told = capsys.readouterr()
+    assert not out
+    assert f"{first}: the image has no known image format" in told
+    assert "captioner: 5 captioned, 1 failed; " in told
+    assert command() == 1
+    assert "1 failed in an earlier run; --retry-failed tries again" in capsys.readouterr().err
+    first.write_bytes(good)
+    assert command(retry_failed=True) == 0
+    assert command() == 0
+    assert "0 captioned, 0 failed, 6 done before" in capsys.readouterr().err
+
+
+@needs_runtime
+def test_the_command_stops_when_it_is_told_to(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "photos", 6)
+    monkeypatch.setattr(Interrupts, "__enter__", lambda self: setattr(self, "stopping", True) or self)
+    assert command() == STOPPED
+    assert "the same command goes on with the parts that are missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"inputs": []}, "give an INPUT"),
+        ({"output": None}, "give --output FOLDER"),
+        ({"format": "csv"}, "leave --format csv out"),
+        ({"shard": "0/2"}, "leave --shard out"),
+        ({"progress": Path("x")}, "leave --progress out"),
+        ({"threads": 2}, "leave --threads out"),
+        ({"on_existing": "append"}, "skip or overwrite"),
+    ],
+)
+def test_options_that_do_not_go_with_a_cluster_are_refused(command: Command, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        command(**given)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--ray-workers", 0], "--ray-workers must be"),
+        (["--ray-cpus", 0], "--ray-cpus must be"),
+        (["--ray-gpus", -1], "--ray-gpus must not"),
+        (["--ray-gpus", 1.5], "must be whole"),
+        (["--part-size", 0], "--part-size must be"),
+        (["--ray", "ray://host:10001"], "give the command on a machine of the cluster"),
+    ],
+)
+def test_impossible_clusters_are_refused(command: Command, options: list[object], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        command(*options)
+
+
+def test_a_cluster_is_this_machine_unless_told_otherwise() -> None:
+    assert Cluster() == Cluster("local", None, 2, 0)
+    assert isinstance(arguments(), argparse.Namespace)
+    assert arguments().ray is None
