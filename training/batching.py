@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captioner.tokens import Vocabulary, make_tokenizer
+from training import distributed
 from training.datasets import Example
 from training.predict import reference_tokens
 from training.recipe import Recipe
@@ -48,6 +49,19 @@ class Batch:
     images: np.ndarray
     captions: np.ndarray
     tokens: Tensor
+
+    def share(self) -> Batch:
+        """This process's images of the batch, with all their captions, padded as the whole is.
+
+        Of a batch that has fewer images than there are processes, each takes the whole: none may be without any, and
+        the mean over the processes is the same.
+        """
+        images = len(self.images)
+        if images < distributed.processes():
+            return self
+        copies, own = len(self.tokens) // images, distributed.part_of(images)
+        rows = slice(own.start * copies, own.stop * copies)
+        return Batch(self.images[own], self.captions[rows], self.tokens[rows])
 
 
 def make_corpus(examples: Sequence[Example], recipe: Recipe) -> Corpus:

@@ -26,6 +26,7 @@ from captioner.images import load_pixels
 from captioner.tokens import Vocabulary
 from training.autocast import autocast
 from training.batching import Batch, pad_captions
+from training.distributed import rank
 from training.loss import SoftTargets
 
 CANDIDATES = 24  # tokens kept a step: of 2920 they hold nearly all of what is expected
@@ -66,7 +67,7 @@ class Teachers:
         path = cache / f"teachers-{_fingerprint(paths, images, captions)}.npy"
         if not path.is_file():
             cache.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial = path.with_suffix(f".{rank()}-{os.getpid()}.partial")
             found = _predictions(paths, images, captions, len(vocabulary))
             try:
                 with partial.open("wb") as file:

@@ -5,6 +5,8 @@ references, captions decoded freely. Figures from ``--tokenizer simple`` are not
 
 A model of phones is measured by its phones (:mod:`training.phone_metrics`), and where it can read them, by its words
 too. With ``--phones``, the words of any other model are pronounced and measured as phones beside.
+
+Under ``torchrun`` several processes share the pictures; the first of them scores all captions.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import captioner
+from captioner.captioner import Caption
 from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.loading import AUTO
 from captioner.tokens import WordTokenizer
-from training.datasets import read_dataset
+from training import distributed
+from training.datasets import Example, read_dataset
 from training.diction import describe_diction, diction
 from training.ensemble import load_ensemble
 from training.metrics import require_scoring, score
@@ -38,7 +42,7 @@ RECORDED = ("scores", "diction", "images", "tokenizer", "decoding", "engine")
 def evaluate(
     model: captioner.Captioner, data: Path, split: str, tokenizer: str, *, phones: bool = False, **options: Any
 ) -> dict[str, Any]:
-    """Caption a split and score it.
+    """Caption a split and score it; called by all processes, where there are several.
 
     Args:
         model: what captions.
@@ -59,12 +63,12 @@ def evaluate(
         DependencyError: the metrics' package or Java is missing, or for phones, the ``speech`` extra.
     """
     symbols = model.info.tokenizer == "symbols"
-    examples = read_dataset(data, required=(split,))[split]
+    examples = distributed.agreed(lambda: read_dataset(data, required=(split,))[split])
     words = not symbols or (model.word_reader is not None and all(example.has_text for example in examples))
     if words:
-        require_scoring(tokenizer)
+        distributed.agreed(lambda: require_scoring(tokenizer))
     if symbols or phones:
-        require_phone_scoring()
+        distributed.agreed(require_phone_scoring)
     started = time.monotonic()
     captions = predict(model, examples, **options)
     seconds = time.monotonic() - started
@@ -76,23 +80,11 @@ def evaluate(
         "decoding": model.options(**options).to_dict(),
         "engine": model.engine.name,
         "seconds": round(seconds, 1),
-        "scores": {},
-        "anchors": {},
-        "diction": {},
     }
-    if symbols or phones:
-        references = phones_of(examples)
-        said = [caption.tokens for caption in captions] if symbols else pronounce(caption.text for caption in captions)
-        figures["scores"] |= score_phones(references, said)
-        figures["anchors"]["chance"] = score_chance(references)
-        if min(map(len, references)) > 1:  # else there are no people to compare
-            figures["anchors"]["people"] = score_people(references)
-    if words:
-        texts = [caption.text if caption.words is None else caption.words for caption in captions]
-        figures["scores"] |= score([example.captions for example in examples], texts, tokenizer)
-        worded = {"captions": texts, "references": [example.captions[0] for example in examples]}
-        split_words = WordTokenizer().tokenize
-        figures["diction"] = {who: diction([split_words(text) for text in said]) for who, said in worded.items()}
+    measured = distributed.from_main(
+        lambda: measure(examples, captions, tokenizer if words else None, symbols=symbols, phones=symbols or phones)
+    )
+    figures |= measured
     figures["predictions"] = [
         {
             "image": example.image.name,
@@ -105,12 +97,64 @@ def evaluate(
     return figures
 
 
+def measure(
+    examples: Sequence[Example], captions: Sequence[Caption], tokenizer: str | None, *, symbols: bool, phones: bool
+) -> dict[str, Any]:
+    """The ``scores``, ``anchors`` and ``diction`` of :func:`evaluate`.
+
+    Args:
+        examples: the pictures, with their references.
+        captions: of each.
+        tokenizer: of the word metrics; None leaves them out.
+        symbols: whether the captions' tokens are phones.
+        phones: whether to measure phones.
+    """
+    figures: dict[str, Any] = {"scores": {}, "anchors": {}, "diction": {}}
+    if phones:
+        references = phones_of(examples)
+        said = [caption.tokens for caption in captions] if symbols else pronounce(caption.text for caption in captions)
+        figures["scores"] |= score_phones(references, said)
+        figures["anchors"]["chance"] = score_chance(references)
+        if min(map(len, references)) > 1:  # else there are no people to compare
+            figures["anchors"]["people"] = score_people(references)
+    if tokenizer is not None:
+        texts = [caption.text if caption.words is None else caption.words for caption in captions]
+        figures["scores"] |= score([example.captions for example in examples], texts, tokenizer)
+        worded = {"captions": texts, "references": [example.captions[0] for example in examples]}
+        split_words = WordTokenizer().tokenize
+        figures["diction"] = {who: diction([split_words(text) for text in said]) for who, said in worded.items()}
+    return figures
+
+
 def record(model: str | Path, figures: dict[str, Any]) -> None:
     """Write the figures of a split, without its predictions, into the model's own ``config.json``."""
     directory = resolve(model)
     info = read_info(directory)
     kept = {name: figures[name] for name in RECORDED}
     write_info(directory, replace(info, figures={**info.figures, figures["split"]: kept}))
+
+
+def load(arguments: argparse.Namespace) -> captioner.Captioner:
+    """The model that the command names; one as its users load it, several as one."""
+    how = {"device": arguments.device, "precision": arguments.precision}
+    if len(arguments.model) > 1:
+        return load_ensemble(arguments.model, **how)
+    return captioner.load(arguments.model[0], engine=arguments.engine, **how)
+
+
+def report(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Print the figures, and write them where the command says."""
+    comparable = "" if figures["tokenizer"] != "simple" else " (simple tokeniser: not comparable with the standard)"
+    print(f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}")
+    for metric, value in figures["scores"].items():
+        anchors = [f"   {who} {reach[metric]:.4f}" for who, reach in figures["anchors"].items() if metric in reach]
+        print(f"{metric:12} {value:.4f}{''.join(anchors)}")
+    for who, wording in figures["diction"].items():
+        print(f"{who:12} {describe_diction(wording)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        record(arguments.model[0], figures)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -142,29 +186,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--record writes into one model: name one")
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     try:
-        how = {"device": arguments.device, "precision": arguments.precision}
-        if len(arguments.model) > 1:
-            model = load_ensemble(arguments.model, **how)
-        else:  # as its users load it
-            model = captioner.load(arguments.model[0], engine=arguments.engine, **how)
-        figures = evaluate(
-            model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
-        )
-        comparable = "" if figures["tokenizer"] != "simple" else " (simple tokeniser: not comparable with the standard)"
-        print(
-            f"{figures['model']} on {figures['images']} {figures['split']} images, {figures['seconds']} s{comparable}"
-        )
-        for metric, value in figures["scores"].items():
-            anchors = [f"   {who} {reach[metric]:.4f}" for who, reach in figures["anchors"].items() if metric in reach]
-            print(f"{metric:12} {value:.4f}{''.join(anchors)}")
-        for who, wording in figures["diction"].items():
-            print(f"{who:12} {describe_diction(wording)}")
-        if arguments.json:
-            arguments.json.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        if arguments.record:
-            record(arguments.model[0], figures)
+        with distributed.group():
+            model = distributed.first_of_machine_first(lambda: load(arguments))  # which may export it
+            figures = evaluate(
+                model, arguments.data, arguments.split, arguments.tokenizer, phones=arguments.phones, **options
+            )
+            distributed.from_main(lambda: report(arguments, figures))
     except (CaptionerError, OSError) as error:
-        print(f"evaluation: {error}", file=sys.stderr)
+        distributed.complain("evaluation", error)
         return 2 if isinstance(error, OptionError | ModelError) else 1
     return 0
 

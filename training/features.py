@@ -26,6 +26,7 @@ from captioner.engines import Array
 from captioner.engines.torch_engine import fold_normalisation
 from captioner.images import open_image, to_array
 from training.augmentation import Augmentation, augment
+from training.distributed import rank
 
 BATCH = 32
 AT_ONCE = 4  # pictures that the encoder is given together on a CPU, whose cache they then stay in
@@ -78,7 +79,7 @@ def cached_features(
     path = cache / f"{encoder.name}-{_fingerprint(encoder, node, images, config, views)}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial = path.with_suffix(f".{rank()}-{os.getpid()}.partial")
         try:
             _write_features(partial, encoder, node, images, config, views)
             partial.replace(path)  # whole or not at all, whoever else is writing

@@ -15,6 +15,7 @@ from captioner.config import ImageConfig
 from captioner.engines import Array
 from captioner.images import open_image
 from captioner.model import CaptionModel, Grid
+from training.accumulation import in_parts
 from training.augmentation import Augmentation, augment
 
 Item = TypeVar("Item")
@@ -28,8 +29,8 @@ class Inputs(Protocol):
         """Read and augment the pictures of the given numbers; runs ahead, beside the model."""
         ...
 
-    def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:
-        """What the decoder attends to."""
+    def grid(self, model: CaptionModel, loaded: Tensor, parts: int = 1) -> Grid:
+        """What the decoder attends to. Where the encoder learns, it reads the pictures in so many parts."""
         ...
 
 
@@ -57,11 +58,16 @@ class Features:
             features = grids.reshape(features.shape)
         return torch.from_numpy(features)
 
-    def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:
+    def grid(self, model: CaptionModel, loaded: Tensor, parts: int = 1) -> Grid:
         """See :meth:`Inputs.grid`."""
         if not self._node:
             return model.read(loaded)
-        return model.read(model.encoder.finish(loaded.to(memory_format=torch.channels_last), self._node))
+        (features,) = in_parts(
+            parts,
+            lambda behind: (model.encoder.finish(behind, self._node),),
+            loaded.to(memory_format=torch.channels_last),
+        )
+        return model.read(features)
 
 
 class Pictures:
@@ -81,9 +87,10 @@ class Pictures:
         pixels = [augment(open_image(self._paths[image]), self._config, self._augmentation, random) for image in images]
         return torch.from_numpy(np.stack(pixels)).to(memory_format=torch.channels_last)
 
-    def grid(self, model: CaptionModel, loaded: Tensor) -> Grid:
+    def grid(self, model: CaptionModel, loaded: Tensor, parts: int = 1) -> Grid:
         """See :meth:`Inputs.grid`."""
-        return model.encode(loaded)
+        (features,) = in_parts(parts, lambda pixels: (model.encoder(pixels),), loaded)
+        return model.read(features)
 
 
 def prefetch(prepare: Callable[[Item], Prepared], items: Iterable[Item]) -> Iterator[Prepared]:

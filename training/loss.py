@@ -10,8 +10,10 @@ from torch import Tensor
 
 from captioner.model import CaptionModel, Grid
 from captioner.tokens import Vocabulary
+from training.accumulation import in_parts
 from training.batching import Batch
 from training.recipe import Stage
+from training.replicas import mean
 
 
 class Objective(Protocol):
@@ -24,7 +26,7 @@ class Objective(Protocol):
     figures: dict[str, float]
 
     def __call__(self, grid: Callable[[], Grid], batch: Batch, done: float) -> Tensor:
-        """The loss of one batch.
+        """The loss of one batch, or of this process's share of it; see :func:`training.replicas.mean`.
 
         Args:
             grid: what the decoder attends to, computed anew at each call, in the model's mode of that moment.
@@ -46,7 +48,7 @@ class Likelihood:
 
     Args:
         model: what is trained.
-        stage: its ``attention_penalty``, ``scheduled_sampling`` and ``distillation`` count.
+        stage: see :func:`caption_loss`.
         label_smoothing: see :func:`caption_loss`.
         teachers: what they expect of a batch; there with ``distillation``, and only then.
     """
@@ -69,11 +71,10 @@ class Likelihood:
             self._model,
             grid(),
             batch.tokens,
+            self._stage,
             label_smoothing=self._label_smoothing,
-            attention_penalty=self._stage.attention_penalty,
-            scheduled_sampling=self._stage.scheduled_sampling * done,
+            done=done,
             soft=self._teachers(batch) if self._teachers else None,
-            distillation=self._stage.distillation,
         )
 
 
@@ -81,12 +82,11 @@ def caption_loss(
     model: CaptionModel,
     grid: Grid,
     tokens: Tensor,
+    stage: Stage,
     *,
     label_smoothing: float,
-    attention_penalty: float = 0.0,
-    scheduled_sampling: float = 0.0,
+    done: float = 0.0,
     soft: SoftTargets | None = None,
-    distillation: float = 0.0,
 ) -> Tensor:
     """Mean cross-entropy a token under teacher forcing, plus the doubly stochastic attention term.
 
@@ -94,31 +94,39 @@ def caption_loss(
         model: in training mode for dropout.
         grid: of B images.
         tokens: (N, 1 + T) from bos on, N a multiple of B; padding counts nowhere.
+        stage: its ``attention_penalty`` is the weight of the mean over captions of sum_P (1 - sum_T attention)^2 (Xu et
+            al. 2015, equation 14), its ``distillation`` the share of the target that teachers decide (Hinton, Vinyals
+            and Dean 2015). Its ``scheduled_sampling`` and ``accumulate`` count, too.
         label_smoothing: share of the target spread over the vocabulary (Szegedy et al. 2016).
-        attention_penalty: weight of the mean over captions of sum_P (1 - sum_T attention)^2 (Xu et al. 2015,
-            equation 14).
-        scheduled_sampling: share of the previous tokens that the model chooses itself, see :func:`own_tokens`.
+        done: share of the stage that is over; as large a share of ``scheduled_sampling`` is the share of the previous
+            tokens that the model chooses itself, see :func:`own_tokens`.
         soft: what teachers expect.
-        distillation: share of the target that they decide (Hinton, Vinyals and Dean 2015).
     """
-    tokens = tokens.to(grid.values.device)
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    if scheduled_sampling:
-        inputs = own_tokens(model, grid, inputs, scheduled_sampling)
-    logits, weights = model(grid, inputs)
-    log_probs = logits.float().log_softmax(dim=-1)  # (N, T, V)
-    real = targets != Vocabulary.pad  # (N, T)
-    loss = cross_entropy(log_probs, targets, label_smoothing)
-    if soft is not None:
-        expected = log_probs.gather(-1, soft.tokens.to(log_probs.device))  # (N, T, C)
-        taught = -(soft.probabilities.to(log_probs.device) * expected).sum(dim=-1)
-        loss = (1 - distillation) * loss + distillation * taught
-    loss = loss[real].mean()
-    if attention_penalty:
+    device = grid.values.device
+
+    def measure(values: Tensor, keys: Tensor, tokens: Tensor, *taught: Tensor) -> tuple[Tensor, ...]:
+        own, targets = Grid(values, keys), tokens[:, 1:]
+        inputs = tokens[:, :-1]
+        if stage.scheduled_sampling * done:
+            inputs = own_tokens(model, own, inputs, stage.scheduled_sampling * done)
+        logits, weights = model(own, inputs)
+        log_probs = logits.float().log_softmax(dim=-1)  # (N, T, V)
+        real = targets != Vocabulary.pad  # (N, T)
+        losses = cross_entropy(log_probs, targets, label_smoothing)
+        if taught:
+            candidates, probabilities = taught
+            expected = -(probabilities * log_probs.gather(-1, candidates)).sum(dim=-1)
+            losses = (1 - stage.distillation) * losses + stage.distillation * expected
+        if not stage.attention_penalty:
+            return (losses[real],)
         looked = (weights * real.unsqueeze(-1)).sum(dim=1)  # (N, P): each position's share of all looking
         looked = looked[real.any(dim=1)]  # a place without a caption looks nowhere, which is no fault of the model
-        loss = loss + attention_penalty * (1 - looked).square().sum(dim=1).mean()
-    return loss
+        return losses[real], (1 - looked).square().sum(dim=1)
+
+    expected = () if soft is None else (part.to(device) for part in soft)
+    losses, *unevenness = in_parts(stage.accumulate, measure, *grid, tokens.to(device), *expected)
+    loss = mean(losses)
+    return loss + stage.attention_penalty * mean(unevenness[0]) if unevenness else loss
 
 
 def cross_entropy(log_probs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from captioner.model import CaptionModel
 from training.recipe import Recipe, Stage
+from training.replicas import synchronised
 
 
 class Learner:
@@ -30,6 +31,7 @@ class Learner:
         self._clip, self._warmup = recipe.gradient_clip, stage.warmup
         self._optimizer = make_optimizer(model, stage, weight_decay=recipe.weight_decay)
         self._average = AveragedModel(model, avg_fn=partial(moving_average, recipe.average_decay))
+        self._measure = synchronised(model)
 
     @property
     def average(self) -> CaptionModel:
@@ -41,8 +43,15 @@ class Learner:
         """The learning rate of the last step, of the first group of weights."""
         return float(self._optimizer.param_groups[0]["lr"])
 
+    def measure(self, compute: Callable[[], Tensor]) -> Tensor:
+        """The loss that ``compute`` returns, ready for :meth:`learn`; called by all processes."""
+        return self._measure(compute)
+
     def learn(self, loss: Tensor, done: float) -> None:
-        """One step down the gradient of ``loss`` when a share ``done`` of the stage is over."""
+        """One step down the gradient of ``loss`` when a share ``done`` of the stage is over.
+
+        With several processes, down that of the mean of all their losses, which :meth:`measure` must have computed.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(done, self._warmup)
         self._optimizer.zero_grad(set_to_none=True)

@@ -10,24 +10,31 @@ from tqdm import tqdm
 from captioner.captioner import Caption, Captioner
 from captioner.errors import DataError
 from captioner.tokens import Tokenizer
+from training import distributed
 from training.datasets import Example
 
 BATCH = 32
 
 
 def predict(captioner: Captioner, examples: Sequence[Example], **options: Any) -> list[Caption]:
-    """The best caption of each example's picture, in order.
+    """The best caption of each example's picture, in order; several processes share the pictures, and all have all.
 
     Raises:
         ImageError: a picture cannot be read; a figure over the others would not be comparable.
     """
-    results = captioner.batch([example.image for example in examples], batch_size=BATCH, **options)
-    captions = []
-    for result in tqdm(results, total=len(examples), desc="captions", unit="image", leave=False):
-        if result.error is not None:
-            raise result.error
-        captions.append(result.captions[0])
-    return captions
+    images = [example.image for example in examples][distributed.part_of(len(examples))]
+    quiet = not distributed.is_main()
+
+    def caption() -> list[Caption]:
+        captions = []
+        results = captioner.batch(images, batch_size=BATCH, **options)
+        for result in tqdm(results, total=len(images), desc="captions", unit="image", leave=False, disable=quiet):
+            if result.error is not None:
+                raise result.error
+            captions.append(result.captions[0])
+        return captions
+
+    return distributed.gather(distributed.agreed(caption))
 
 
 def reference_tokens(examples: Sequence[Example], tokenizer: Tokenizer) -> list[list[Sequence[str]]]:

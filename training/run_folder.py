@@ -24,6 +24,7 @@ import torch
 from captioner.checkpoint import ModelInfo, save_model
 from captioner.errors import DataError, ModelError
 from captioner.model import CaptionModel
+from training import distributed
 from training.recipe import Recipe
 
 
@@ -64,6 +65,8 @@ class Progress:
 class RunFolder:
     """Reads and writes the folder of one run.
 
+    Of several processes the first does both, and tells the others what it has read. All call what reads.
+
     Args:
         path: created where it is missing.
         recipe: of the run; another recipe's run is not resumed.
@@ -74,7 +77,7 @@ class RunFolder:
         self.model = path / "model"
         self.tensorboard = path / "tensorboard"
         self._recipe = recipe
-        path.mkdir(parents=True, exist_ok=True)
+        distributed.from_main(lambda: path.mkdir(parents=True, exist_ok=True))
 
     def open(self, *, resume: bool) -> dict[str, Any] | None:
         """The saved state of the run to go on with; None where a run begins, or was never evaluated.
@@ -83,6 +86,9 @@ class RunFolder:
             DataError: the folder holds a run that is not to be resumed, or that was begun with another recipe, or that
                 cannot be read.
         """
+        return distributed.from_main(lambda: self._open(resume=resume))
+
+    def _open(self, *, resume: bool) -> dict[str, Any] | None:
         if not self._last.exists():
             return None
         if not resume:
@@ -98,6 +104,8 @@ class RunFolder:
 
     def save(self, progress: Progress, **states: Mapping[str, Any]) -> None:
         """Keep the state after an evaluation, and write the history."""
+        if not distributed.is_main():
+            return
         recipe = json.dumps(self._recipe.to_dict())
         self._write(self._last, {"recipe": recipe, "progress": asdict(progress), **states})
         lines = (json.dumps(record) + "\n" for record in progress.history)
@@ -105,6 +113,8 @@ class RunFolder:
 
     def save_best(self, model: CaptionModel, info: ModelInfo) -> None:
         """Keep the best model so far."""
+        if not distributed.is_main():
+            return
         save_model(self.model, model, info, dtype=torch.float16)
         self._write(self.path / "best.pt", model.state_dict())
 
@@ -114,6 +124,9 @@ class RunFolder:
         They are set aside the first time. The stage's own epochs overwrite ``best.pt`` just before ``last.pt``: an
         interruption between the two would else move the start of a resumed stage.
         """
+        return distributed.from_main(lambda: self._stage_start(stage))
+
+    def _stage_start(self, stage: int) -> dict[str, Any]:
         path = self.path / f"start-{stage}.pt"
         if not path.exists():
             self._write(path, self._load(self.path / "best.pt"))

@@ -23,10 +23,12 @@ from captioner.engines import FloatArray, IntArray
 from captioner.engines.torch_engine import TorchDecoder
 from captioner.model import CaptionModel, Grid
 from captioner.tokens import Vocabulary
+from training.accumulation import in_parts
 from training.batching import Batch
 from training.cider import CiderScorer
 from training.loss import cross_entropy
 from training.recipe import Stage
+from training.replicas import mean
 
 END = "</s>"  # the end as a word of the reward's n-grams: else cutting a sentence short after "on a" would cost nothing
 
@@ -65,7 +67,7 @@ class SelfCritical:
     Args:
         model: the policy.
         reward: of the training images' samples.
-        stage: its ``samples``, ``sample_length`` and ``likelihood_share`` count.
+        stage: its ``samples``, ``sample_length``, ``likelihood_share`` and ``accumulate`` count.
         label_smoothing: of the likelihood.
 
     Attributes:
@@ -95,21 +97,25 @@ class SelfCritical:
         drawn = pad_samples(samples)
         share = stage.likelihood_share
         tokens = beside(drawn, batch.tokens, images) if share else drawn
-        tokens = tokens.to(seen.values.device)
-        logits, _ = model(grid(), tokens[:, :-1])
-        logits = logits.float().unflatten(0, (images, -1))  # (B, K, T, V)
-        targets = tokens[:, 1:].unflatten(0, (images, -1))  # (B, K, T)
+        device = seen.values.device
+        gains, *surprises = in_parts(stage.accumulate, self._losses, *grid(), tokens.to(device), worth.to(device))
+        return (1 - share) * mean(gains) + share * mean(surprises[0]) if share else mean(gains)
+
+    def _losses(self, values: Tensor, keys: Tensor, tokens: Tensor, worth: Tensor) -> tuple[Tensor, ...]:
+        """The policy gradient's loss of each drawn token, and the likelihood's of each given one, if there are any."""
+        samples = self._stage.samples
+        logits, _ = self._model(Grid(values, keys), tokens[:, :-1])
+        logits = logits.float().unflatten(0, (len(values), -1))  # (B, K, T, V)
+        targets = tokens[:, 1:].unflatten(0, (len(values), -1))  # (B, K, T)
         # What is never said takes no part in the distribution that was drawn from.
         never = torch.tensor(NEVER, device=targets.device)
-        possible = logits[:, : stage.samples].index_fill(-1, never, -torch.inf).log_softmax(dim=-1)
-        loss = policy_loss(possible, targets[:, : stage.samples], worth.to(targets.device))
-        if not share:
-            return loss
-        given = slice(stage.samples, None)
-        real = targets[:, given] != Vocabulary.pad
-        log_probs = logits[:, given].log_softmax(dim=-1)
-        surprise = cross_entropy(log_probs, targets[:, given], self._label_smoothing)
-        return (1 - share) * loss + share * surprise[real].mean()
+        possible = logits[:, :samples].index_fill(-1, never, -torch.inf).log_softmax(dim=-1)
+        gains = policy_losses(possible, targets[:, :samples], worth)
+        if not self._stage.likelihood_share:
+            return (gains,)
+        given = targets[:, samples:]
+        surprises = cross_entropy(logits[:, samples:].log_softmax(dim=-1), given, self._label_smoothing)
+        return gains, surprises[given != Vocabulary.pad]
 
 
 def sample_captions(
@@ -142,8 +148,8 @@ def advantages(rewards: FloatArray) -> FloatArray:
     return np.asarray((rewards - rewards.mean(axis=1, keepdims=True)) * (samples / (samples - 1)), dtype=np.float32)
 
 
-def policy_loss(log_probs: Tensor, tokens: Tensor, worth: Tensor) -> Tensor:
-    """The policy gradient's loss: − advantage · log-probability, a mean over tokens.
+def policy_losses(log_probs: Tensor, tokens: Tensor, worth: Tensor) -> Tensor:
+    """The policy gradient's loss of each token that is no padding: − advantage · log-probability.
 
     Args:
         log_probs: (…, T, V) under teacher forcing by the samples.
@@ -152,7 +158,7 @@ def policy_loss(log_probs: Tensor, tokens: Tensor, worth: Tensor) -> Tensor:
     """
     real = tokens != Vocabulary.pad
     likelihood = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)[real]  # padding may be impossible
-    return -(worth.unsqueeze(-1).expand_as(real)[real] * likelihood).mean()
+    return -worth.unsqueeze(-1).expand_as(real)[real] * likelihood
 
 
 def pad_samples(samples: Sequence[Sequence[IntArray]]) -> Tensor:

@@ -12,9 +12,50 @@ from captioner.encoder import GridEncoder, grid_shape
 from captioner.errors import DataError, WeightsError
 from captioner.model import CaptionModel
 from captioner.tokens import Vocabulary
-from training.datasets import Example
+from training import distributed
+from training.batching import Corpus, make_corpus
+from training.datasets import Example, read_dataset
 from training.distillation import check_teacher
+from training.expectation import expected_ngrams
 from training.recipe import Recipe
+from training.replicas import replicate
+
+
+def prepare(recipe: Recipe, data: Path) -> tuple[dict[str, list[Example]], Corpus, ModelInfo]:
+    """The dataset, its training split as the recipe reads it, and what the model will say of itself.
+
+    Raises:
+        DataError: the data is incomplete or too little.
+        OptionError: there is no such architecture.
+        ModelError: a model that the recipe names is broken.
+    """
+    dataset = read_dataset(data, required=("train", "dev"))
+    corpus = make_corpus(dataset["train"], recipe)
+    if recipe.decoding.rank == "cider":
+        expected_ngrams(corpus.captions, corpus.vocabulary)  # refused here, not after all stages
+    return dataset, corpus, describe(recipe, corpus.vocabulary, dataset)
+
+
+def first_model(recipe: Recipe, info: ModelInfo, *, begun: bool) -> CaptionModel:
+    """A new model, where it is to learn; the same in all processes, which all call this.
+
+    Args:
+        recipe: what it starts from.
+        info: what it is.
+        begun: whether its weights will be those of a run that is resumed, which needs no others.
+
+    Raises:
+        DataError, WeightsError, ModelError, OptionError: see :func:`load_start` and :func:`check_stages`.
+    """
+    torch.manual_seed(recipe.seed)
+    model = CaptionModel(info.model)
+    if not begun:
+        distributed.from_main(lambda: load_start(model, recipe, info.vocabulary))
+        distributed.from_main(lambda: check_stages(model, recipe, info.vocabulary))
+    replicate(model)
+    model.to(distributed.device())
+    model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return model
 
 
 def describe(recipe: Recipe, vocabulary: Vocabulary, dataset: dict[str, list[Example]]) -> ModelInfo:

@@ -2,6 +2,8 @@
 
 The best model so far lies in ``OUTPUT/model``, ready for ``captioner.load``; :mod:`training.run_folder` says what else
 the folder holds. An interrupted run goes on with ``--resume``, exactly as if nothing had happened.
+
+Under ``torchrun`` several processes train one model together, see :mod:`training.replicas`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -23,16 +26,17 @@ from tqdm import tqdm
 from captioner.captioner import Caption, Captioner
 from captioner.checkpoint import ModelInfo, read_info
 from captioner.encoder import GridEncoder
-from captioner.engines.torch_engine import TorchEngine, pick_device
+from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import CaptionerError, DataError, OptionError
 from captioner.model import CaptionModel
 from captioner.tokens import make_tokenizer
+from training import distributed
 from training.autocast import autocast
-from training.batching import Corpus, make_batches, make_corpus
+from training.batching import Corpus, make_batches
 from training.cider import CiderScorer
-from training.datasets import Example, read_dataset
+from training.datasets import Example
 from training.distillation import Teachers
-from training.expectation import add_expectation, expected_ngrams
+from training.expectation import add_expectation
 from training.features import Views, cached_features, default_cache
 from training.inputs import Features, Inputs, Pictures, prefetch
 from training.loss import Likelihood, Objective
@@ -41,11 +45,11 @@ from training.predict import predict, reference_tokens
 from training.recipe import Recipe, Stage, load_recipe
 from training.run_folder import Progress, RunFolder
 from training.scst import Reward, SelfCritical
-from training.start import check_stages, describe, load_start
+from training.start import first_model, prepare
 
 
 def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool = False) -> Progress:
-    """Run all stages of ``recipe``.
+    """Run all stages of ``recipe``; called by all processes, where there are several.
 
     Args:
         recipe: what to train.
@@ -55,38 +59,35 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
         resume: go on where the run in ``output`` was interrupted.
 
     Raises:
-        DataError: the data is incomplete or too little, ``output`` holds another run, or a model to start from or to
-            learn from does not fit.
+        DataError: the data is incomplete or too little, ``output`` holds another run, a model to start from or to
+            learn from does not fit, or the processes were given different things.
         OptionError: the recipe asks for an architecture that there is not, or for more evaluations of an epoch than it
             has batches, or its rates let the loss explode.
         ModelError: a model to start from or to learn from is broken or not there.
         WeightsError: the encoder's pretrained weights do not fit or cannot be had.
     """
-    dataset = read_dataset(data, required=("train", "dev"))
-    folder, device = RunFolder(output, recipe), pick_device()
+    dataset, corpus, info = distributed.agreed(partial(prepare, recipe, data))
+    score = CiderScorer(reference_tokens(dataset["dev"], make_tokenizer(recipe.tokenizer)))
+    distributed.require_same("recipes", recipe)
+    distributed.require_same("training data", (corpus.vocabulary.tokens, corpus.encoded, len(dataset["dev"])))
+    folder = RunFolder(output, recipe)
     saved = folder.open(resume=resume)
     progress = Progress(**saved["progress"]) if saved else Progress()
-
-    corpus = make_corpus(dataset["train"], recipe)
-    scorer = CiderScorer(reference_tokens(dataset["dev"], make_tokenizer(recipe.tokenizer)))
-    info = describe(recipe, corpus.vocabulary, dataset)
     if saved and len(saved["model"]["embedding.weight"]) != len(corpus.vocabulary):
         raise DataError(f"{output} was begun with other data: its vocabulary has another size")
 
-    if recipe.decoding.rank == "cider":
-        expected_ngrams(corpus.captions, corpus.vocabulary)  # refused here, not after all stages
-    torch.manual_seed(recipe.seed)
-    model = CaptionModel(info.model)
-    if not saved:  # what a run is resumed with is its own
-        load_start(model, recipe, corpus.vocabulary)
-        check_stages(model, recipe, corpus.vocabulary)
-    model.to(device).encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    model = first_model(recipe, info, begun=saved is not None)
+
+    def rate(network: CaptionModel) -> float:
+        """Its dev CIDEr."""
+        said = [caption.tokens for caption in say(network, info, dataset["dev"])]
+        return distributed.from_main(lambda: score(said))
 
     if recipe.start and not saved:  # a run must not end with less than it began with
-        progress.best = scorer([caption.tokens for caption in say(model, info, dataset["dev"])])
+        progress.best = rate(model)
         folder.save_best(model, info)
 
-    with SummaryWriter(str(folder.tensorboard)) as board:
+    with SummaryWriter(str(folder.tensorboard)) if distributed.is_main() else nullcontext() as board:
         while progress.stage < len(recipe.stages):
             stage = recipe.stages[progress.stage]
             if progress.stage > 0:
@@ -100,8 +101,9 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
             while progress.epoch < stage.epochs and progress.stale < recipe.patience:
                 started = time.monotonic()
                 loss = run_part(learner, inputs, corpus.encoded, objective, recipe, progress, board)
-                cider = scorer([caption.tokens for caption in say(learner.average, info, dataset["dev"])])
-                board.add_scalar("dev/CIDEr", cider, len(progress.history))
+                cider = rate(learner.average)
+                if board:
+                    board.add_scalar("dev/CIDEr", cider, len(progress.history))
 
                 where = {"stage": progress.stage, "epoch": progress.epoch, "part": progress.part}
                 seconds = round(time.monotonic() - started, 1)
@@ -111,12 +113,19 @@ def train(recipe: Recipe, data: Path, output: Path, *, cache: Path, resume: bool
                     progress.best, progress.stale = cider, 0
                     folder.save_best(learner.average, info)
                 folder.save(progress, **learner.states())
-                place = " ".join(f"{name} {number}" for name, number in where.items())
-                tqdm.write(f"{place}: loss {loss:.4f}, dev CIDEr {cider:.4f}")
+                if distributed.is_main():
+                    place = " ".join(f"{name} {number}" for name, number in where.items())
+                    tqdm.write(f"{place}: loss {loss:.4f}, dev CIDEr {cider:.4f}")
             progress.finish_stage()
-    if recipe.decoding.rank == "cider" and read_info(folder.model).decoding.rank != "cider":
-        add_expectation(folder.model, dataset["train"])
+    if recipe.decoding.rank == "cider":
+        distributed.from_main(lambda: expect(folder.model, dataset["train"]))
     return progress
+
+
+def expect(model: Path, examples: Sequence[Example]) -> None:
+    """Teach the finished model what CIDEr to expect, unless it has learnt that."""
+    if read_info(model).decoding.rank != "cider":
+        add_expectation(model, examples)
 
 
 def run_part(
@@ -126,15 +135,15 @@ def run_part(
     objective: Objective,
     recipe: Recipe,
     progress: Progress,
-    board: SummaryWriter,
+    board: SummaryWriter | None,
 ) -> float:
     """Learn from the next part of an epoch; the dev split is captioned after each.
 
     All randomness, dropout included, follows from the recipe's seed and the part's place: a resumed run needs no
-    generator's state.
+    generator's state. Of several processes the first draws what it would draw alone; all have the same batches.
 
     Returns:
-        The mean loss of the part's batches.
+        The mean loss of the part's batches, over all processes.
 
     Raises:
         OptionError: the epoch has fewer batches than parts, or the loss is no number any more.
@@ -153,30 +162,37 @@ def run_part(
             f"Stage.evaluations is {stage.evaluations}, but an epoch has {len(batches)} batches: take fewer"
         )
     batches = batches[progress.part :: stage.evaluations]
-    of_torch, of_inputs = np.random.SeedSequence((*epoch, progress.part)).generate_state(2)
+    own = (distributed.rank(),) if distributed.rank() else ()
+    of_torch, of_inputs = np.random.SeedSequence((*epoch, progress.part), spawn_key=own).generate_state(2)
     torch.manual_seed(int(of_torch))
     random = np.random.default_rng(of_inputs)
     device = next(learner.model.parameters()).device
     learner.model.train()
     total = 0.0
     # One batch is read and augmented ahead, in its own thread: the generator is used by that thread alone.
-    loaded = prefetch(lambda batch: (batch, inputs.load(batch.images, random)), batches)
-    shown = tqdm(loaded, total=len(batches), desc=f"stage {progress.stage} epoch {progress.epoch}", leave=False)
+    shares = (batch.share() for batch in batches)
+    loaded = prefetch(lambda batch: (batch, inputs.load(batch.images, random)), shares)
+    what, quiet = f"stage {progress.stage} epoch {progress.epoch}", not distributed.is_main()
+    shown = tqdm(loaded, total=len(batches), desc=what, leave=False, disable=quiet)
     for number, (batch, pictures) in enumerate(shown):
         over = number / len(batches)
         done = (progress.epoch + (progress.part + over) / stage.evaluations) / stage.epochs
+        grid = partial(inputs.grid, learner.model, pictures.to(device, non_blocking=True), stage.accumulate)
         with autocast(device):
-            loss = objective(partial(inputs.grid, learner.model, pictures.to(device, non_blocking=True)), batch, done)
-        if not math.isfinite(loss.item()):
+            loss = learner.measure(partial(objective, grid, batch, done))
+        measured = distributed.average(loss.item())
+        if not math.isfinite(measured):
             raise OptionError("the loss is no number any more: lower the recipe's learning rates")
         learner.learn(loss, done)
-        total += loss.item()
+        total += measured
         shown.set_postfix(loss=f"{total / (number + 1):.3f}")
         if number % 20 == 0:
             figures = {"loss": loss.item(), "learning_rate": learner.rate, **objective.figures}
-            for name, figure in figures.items():
-                # In thousandths of an evaluation: how many batches lie between two differs from stage to stage.
-                board.add_scalar(f"train/{name}", figure, round(1000 * (len(progress.history) + over)))
+            for name, own_figure in figures.items():
+                figure = distributed.average(own_figure)
+                if board:
+                    # In thousandths of an evaluation: how many batches lie between two differs from stage to stage.
+                    board.add_scalar(f"train/{name}", figure, round(1000 * (len(progress.history) + over)))
     return total / len(batches)
 
 
@@ -185,7 +201,9 @@ def make_inputs(stage: Stage, encoder: GridEncoder, images: Sequence[Path], info
     if stage.train_encoder and not stage.frozen:
         return Pictures(images, info.image, stage.augmentation)
     views = Views(stage.views, stage.augmentation)
-    features = cached_features(encoder, images, info.image, cache, node=stage.frozen, views=views)
+    features = distributed.first_of_machine_first(
+        lambda: cached_features(encoder, images, info.image, cache, node=stage.frozen, views=views)
+    )
     mirror = info.model.grid_rows if stage.flip and not stage.views else 0
     return Features(features, node=stage.frozen, mirror=mirror)
 
@@ -197,7 +215,9 @@ def make_objective(stage: Stage, model: CaptionModel, recipe: Recipe, corpus: Co
         return SelfCritical(model, reward, stage, label_smoothing=recipe.label_smoothing)
     teachers = None
     if stage.distillation:
-        teachers = Teachers(recipe.teachers, corpus.images, corpus.encoded, corpus.vocabulary, cache)
+        teachers = distributed.first_of_machine_first(
+            lambda: Teachers(recipe.teachers, corpus.images, corpus.encoded, corpus.vocabulary, cache)
+        )
     return Likelihood(model, stage, label_smoothing=recipe.label_smoothing, teachers=teachers)
 
 
@@ -220,15 +240,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        recipe = load_recipe(arguments.recipe, arguments.set)
-        progress = train(recipe, arguments.data, arguments.output, cache=arguments.cache, resume=arguments.resume)
+        with distributed.group():
+            recipe = distributed.agreed(partial(load_recipe, arguments.recipe, arguments.set))
+            progress = train(recipe, arguments.data, arguments.output, cache=arguments.cache, resume=arguments.resume)
+            if distributed.is_main():
+                print(f"best dev CIDEr {progress.best:.4f}; the model is in {arguments.output / 'model'}")
     except (CaptionerError, OSError) as error:
-        print(f"training: {error}", file=sys.stderr)
+        distributed.complain("training", error)
         return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
-        print("training: stopped; --resume goes on after the last evaluation", file=sys.stderr)
+        if distributed.is_main():
+            print("training: stopped; --resume goes on after the last evaluation", file=sys.stderr)
         return 1
-    print(f"best dev CIDEr {progress.best:.4f}; the model is in {arguments.output / 'model'}")
     return 0
 
 

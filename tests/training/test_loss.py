@@ -18,6 +18,10 @@ TOKENS = torch.tensor(  # two images with two captions each; the first is cut an
 EMPTY = torch.full((1, 5), PAD)
 
 
+def stage_of(**fields: float) -> Stage:
+    return Stage(epochs=1, **fields)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def grid(tiny_model: CaptionModel) -> Grid:
     features = torch.randn(2, 6, tiny_model.config.grid_features, generator=torch.Generator().manual_seed(0))
@@ -57,20 +61,20 @@ def by_numpy(
 
 @pytest.mark.parametrize(("smoothing", "penalty"), [(0, 0), (0.1, 0), (0, 0.7), (0.2, 1.5)])
 def test_loss_by_its_definition(tiny_model: CaptionModel, grid: Grid, smoothing: float, penalty: float) -> None:
-    loss = caption_loss(tiny_model, grid, TOKENS, label_smoothing=smoothing, attention_penalty=penalty)
+    loss = caption_loss(tiny_model, grid, TOKENS, stage_of(attention_penalty=penalty), label_smoothing=smoothing)
     assert loss.item() == pytest.approx(by_numpy(tiny_model, grid, TOKENS, smoothing, penalty), rel=1e-5)
 
 
 def test_a_place_without_a_caption_counts_nowhere(tiny_model: CaptionModel, grid: Grid) -> None:
     whole = torch.cat((TOKENS[:3], EMPTY))
-    loss = caption_loss(tiny_model, grid, whole, label_smoothing=0.1, attention_penalty=1)
+    loss = caption_loss(tiny_model, grid, whole, stage_of(attention_penalty=1), label_smoothing=0.1)
     assert loss.item() == pytest.approx(by_numpy(tiny_model, grid, whole, 0.1, 1), rel=1e-5)
 
 
 def test_more_padding_changes_nothing(tiny_model: CaptionModel, grid: Grid) -> None:
     longer = torch.nn.functional.pad(TOKENS, (0, 3), value=PAD)
     losses = [
-        caption_loss(tiny_model, grid, tokens, label_smoothing=0.1, attention_penalty=1).item()
+        caption_loss(tiny_model, grid, tokens, stage_of(attention_penalty=1), label_smoothing=0.1).item()
         for tokens in (TOKENS, longer)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -92,15 +96,8 @@ def soft(tiny_model: CaptionModel) -> SoftTargets:
 def test_loss_with_teachers_by_its_definition(
     tiny_model: CaptionModel, grid: Grid, soft: SoftTargets, distillation: float, smoothing: float, penalty: float
 ) -> None:
-    loss = caption_loss(
-        tiny_model,
-        grid,
-        TOKENS,
-        label_smoothing=smoothing,
-        attention_penalty=penalty,
-        soft=soft,
-        distillation=distillation,
-    )
+    stage = stage_of(attention_penalty=penalty, distillation=distillation)
+    loss = caption_loss(tiny_model, grid, TOKENS, stage, label_smoothing=smoothing, soft=soft)
     expected = by_numpy(tiny_model, grid, TOKENS, smoothing, penalty, soft, distillation)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 

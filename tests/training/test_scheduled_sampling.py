@@ -46,9 +46,10 @@ def many(rows: int, tokens: Sequence[int] = CAPTION) -> Tensor:
 
 def test_a_share_of_nothing_replaces_nothing(tiny_model: CaptionModel, grid: Grid) -> None:
     assert torch.equal(own_tokens(tiny_model, grid, TOKENS, 0.0), TOKENS)
-    options = {"label_smoothing": 0.1, "attention_penalty": 0.5}
-    with_none = caption_loss(tiny_model, grid, TOKENS, **options, scheduled_sampling=0.0)
-    assert torch.equal(with_none, caption_loss(tiny_model, grid, TOKENS, **options))
+    stage = Stage(epochs=1, attention_penalty=0.5)
+    at_the_beginning = stage.replace(scheduled_sampling=1.0)
+    with_none = caption_loss(tiny_model, grid, TOKENS, at_the_beginning, label_smoothing=0.1, done=0.0)
+    assert torch.equal(with_none, caption_loss(tiny_model, grid, TOKENS, stage, label_smoothing=0.1, done=1.0))
 
 
 def test_the_whole_share_replaces_all_but_the_begin_and_padding(tiny_model: CaptionModel, grid: Grid) -> None:
@@ -97,7 +98,7 @@ def test_the_loss_still_wants_the_captions_own_tokens(tiny_model: CaptionModel, 
     logits, _ = model(grid, inputs)
     real = TOKENS[:, 1:] != PAD
     expected = torch.nn.functional.cross_entropy(logits[real], TOKENS[:, 1:][real])
-    loss = caption_loss(model, grid, TOKENS, label_smoothing=0, scheduled_sampling=1.0)
+    loss = caption_loss(model, grid, TOKENS, Stage(epochs=1, scheduled_sampling=1.0), label_smoothing=0, done=1.0)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert model.output.weight.grad is not None

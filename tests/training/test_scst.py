@@ -20,7 +20,7 @@ from training.batching import Batch
 from training.cider import CiderScorer
 from training.loss import caption_loss
 from training.recipe import Recipe, Stage
-from training.scst import END, Reward, SelfCritical, advantages, beside, pad_samples, policy_loss, sample_captions
+from training.scst import END, Reward, SelfCritical, advantages, beside, pad_samples, policy_losses, sample_captions
 from training.train import train
 
 BOS, EOS, PAD, UNK = Vocabulary.bos, Vocabulary.eos, Vocabulary.pad, Vocabulary.unk
@@ -96,7 +96,7 @@ def test_the_policy_gradient_by_its_definition() -> None:
     logits = torch.randn(2, 3, 4, 9, generator=random, dtype=torch.float64, requires_grad=True)
     tokens = torch.tensor([[[5, 6, EOS, PAD], [EOS, PAD, PAD, PAD], [5, 6, 7, 8]], [[4, EOS, PAD, PAD]] * 3])
     worth = torch.randn(2, 3, generator=random, dtype=torch.float64)
-    policy_loss(logits.log_softmax(dim=-1), tokens, worth).backward()
+    policy_losses(logits.log_softmax(dim=-1), tokens, worth).mean().backward()
 
     expected = torch.zeros_like(logits)
     count = 0
@@ -226,7 +226,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 def test_a_share_of_one_is_the_likelihood_alone(model: CaptionModel, features: Tensor) -> None:
     ours = gradients(model, learn_from(make_objective(model, likelihood_share=1.0), lambda: model.read(features)))
-    loss = caption_loss(model, model.read(features), CAPTIONS, label_smoothing=0.1)
+    loss = caption_loss(model, model.read(features), CAPTIONS, Stage(epochs=1), label_smoothing=0.1)
     assert_same(ours, gradients(model, loss))
 
 
@@ -244,7 +244,7 @@ def test_a_share_of_nothing_is_the_policy_gradient_of_what_was_drawn(model: Capt
     words = [number for number in range(logits.shape[-1]) if number not in NEVER]
     possible = torch.full_like(logits, -torch.inf)
     possible[..., words] = logits[..., words].log_softmax(dim=-1)
-    assert_same(ours, gradients(model, policy_loss(possible, tokens[:, 1:], worth)))
+    assert_same(ours, gradients(model, policy_losses(possible, tokens[:, 1:], worth).mean()))
 
 
 def test_a_share_between_is_the_weighted_mean(model: CaptionModel, features: Tensor) -> None:
