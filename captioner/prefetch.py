@@ -10,7 +10,8 @@ import contextvars
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from captioner.cores import usable_cores
@@ -18,6 +19,7 @@ from captioner.cores import usable_cores
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
+LONGEST_WAIT = 0.5  # seconds
 MOST_THREADS = 4  # one batch at a time gives hardly more of them enough to do
 
 
@@ -93,7 +95,7 @@ class _Ahead(Generic[Item, Prepared]):
         """The next batch, as soon as all of it is ready; empty at the end."""
         batch: list[tuple[Item, Prepared]] = []
         while not self._ended and len(batch) < self._size:
-            prepared = self._read.get()
+            prepared = self._wait()
             if prepared is None or prepared.exception() is not None:
                 self._ended, self._failed = True, prepared
             else:
@@ -103,6 +105,12 @@ class _Ahead(Generic[Item, Prepared]):
         if batch:
             self._room.release(len(batch))
         return batch
+
+    def _wait(self) -> Future[tuple[Item, Prepared]] | None:
+        while True:
+            # A signal that comes just before the wait does not end it: Python hears of it when it runs again.
+            with suppress(Empty):
+                return self._read.get(timeout=LONGEST_WAIT)
 
     def _reader(self) -> None:
         try:

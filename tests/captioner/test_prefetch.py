@@ -6,6 +6,7 @@ import contextvars
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -330,3 +331,35 @@ def test_a_batch_needs_no_more_threads_than_items() -> None:
     with closing(batches(Stream(), double, 2, threads=9)) as found:
         next(found)
         assert len(prefetching()) == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs the signals of Unix")
+def test_a_signal_that_does_not_end_the_wait_is_heard_all_the_same() -> None:
+    class Heard(Exception):  # noqa: N818 - it is none
+        pass
+
+    def hear(*_: object) -> None:
+        raise Heard
+
+    def send() -> None:
+        time.sleep(MOMENT)  # until the batch is waited for
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # to this thread, so that the other sleeps on
+
+    silent, said = threading.Event(), []
+
+    def stream() -> Iterator[int]:
+        silent.wait(PATIENCE)
+        said.append(1)
+        yield 1
+
+    before = signal.signal(signal.SIGUSR1, hear)
+    sender = threading.Thread(target=send)
+    try:
+        sender.start()
+        with closing(batches(stream(), str, 1, threads=1)) as prepared, pytest.raises(Heard):
+            next(prepared)
+        assert not said
+    finally:
+        silent.set()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
