@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-batch install-speech install-train serve test test-cluster test-without lint format bench bench-serve reproduce audit clean
+.PHONY: help install install-batch install-speech install-train serve test test-slow test-cluster test-without lint format bench bench-serve reproduce audit clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,9 @@ serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
 
 test: $(VENV)/installed-dev  ## run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-slow: $(VENV)/installed-dev  ## run the tests that make test leaves out, as they take long
+	$(BIN)/python -m pytest -m slow
 
 test-cluster: $(VENV)/installed-cluster  ## run the tests of captioning on a cluster, which need Ray
 	$(BIN)/python -m pytest tests/captioner/batch/test_cluster*.py

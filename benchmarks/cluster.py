@@ -4,7 +4,9 @@
 
 Each machine of the cluster is a set of processes that are kept to cores of their own (Linux alone), the run without
 Ray is kept to as many; Ray's head and the driver have all cores, as there is no other machine for them. Contenders
-take turns. Starting is told apart: a rate is that between the first group of pictures and the last.
+take turns. Starting is told apart: a rate is that between the first group of pictures and the last, and so are the
+processor's milliseconds a picture, of all processes that there are to it. These tell what it costs even while others
+use the machine.
 """
 
 from __future__ import annotations
@@ -44,27 +46,38 @@ class Clock:
 
     Attributes:
         began: as all of it began.
-        seen: seconds since then, pictures, and seconds for which the model was at work.
+        seen: seconds since then, pictures, seconds for which the model was at work, and the processor's.
     """
 
     began: float = field(default_factory=time.perf_counter)
-    seen: list[tuple[float, int, float]] = field(default_factory=list)
+    seen: list[tuple[float, int, float, float]] = field(default_factory=list)
 
     def __call__(self, tally: Tally) -> None:
         """Note what a run has done."""
-        self.seen.append((time.perf_counter() - self.began, tally.new, tally.busy))
+        self.seen.append((time.perf_counter() - self.began, tally.new, tally.busy, processor_seconds()))
+
+    @property
+    def _between(self) -> tuple[float, float, float, float]:
+        """From the first time to the last."""
+        return tuple(after - before for before, after in zip(self.seen[0], self.seen[-1], strict=True))  # type: ignore
 
     @property
     def rate(self) -> float:
-        """Pictures a second between the first time and the last."""
-        (start, before, _), (end, after, _) = self.seen[0], self.seen[-1]
-        return (after - before) / (end - start)
+        """Pictures a second."""
+        seconds, pictures, _, _ = self._between
+        return pictures / seconds
 
     @property
     def share(self) -> float:
-        """Of that time, for how much the model was at work."""
-        (start, _, before), (end, _, after) = self.seen[0], self.seen[-1]
-        return (after - before) / (end - start)
+        """For how much of the time the model was at work."""
+        seconds, _, busy, _ = self._between
+        return busy / seconds
+
+    @property
+    def cost(self) -> float:
+        """Milliseconds of the processor a picture."""
+        _, pictures, _, processor_ = self._between
+        return 1000 * processor_ / pictures
 
 
 def main() -> None:
@@ -163,6 +176,24 @@ def kept_to(cores: range) -> Iterator[None]:
         os.sched_setaffinity(0, usable)
 
 
+def processor_seconds() -> float:
+    """What this process has had of the processor, with all that it has started and these have, ended ones included."""
+    parents: dict[int, int] = {}
+    used: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(path.parent.name)] = int(fields[1])
+        used[int(path.parent.name)] = sum(map(int, fields[11:15]))  # proc(5): utime, stime, cutime, cstime
+    own, more = set(), {os.getpid()}
+    while more:
+        own |= more
+        more = {child for child, parent in parents.items() if parent in more}
+    return sum(used.get(process, 0) for process in own) / os.sysconf("SC_CLK_TCK")
+
+
 def report(clocks: dict[str, list[Clock]]) -> str:
     """A table in Markdown."""
     rates = {name: median(clock.rate for clock in own) for name, own in clocks.items()}
@@ -172,12 +203,15 @@ def report(clocks: dict[str, list[Clock]]) -> str:
             name,
             f"{rates[name]:.1f}",
             f"{rates[name] / base:.2f}",
+            f"{median(clock.cost for clock in own):.1f}",
             f"{median(clock.share for clock in own):.0%}",
             f"{median(clock.seen[0][0] for clock in own):.1f}",
         ]
         for name, own in clocks.items()
     ]
-    return table(["", "images/s", "× no Ray", "model busy", "s until the first are done"], rows)
+    return table(
+        ["", "images/s", "× no Ray", "processor ms an image", "model busy", "s until the first are done"], rows
+    )
 
 
 def told(number: int, what: str) -> str:

@@ -44,7 +44,7 @@ class Result:
     """What came of one kind of output."""
 
     kills: int = 0
-    written: int = 0  # kills after which something lay there that did not before
+    working: int = 0  # of the kills, those of a run that had recorded something
     ends: int = 0
     differences: int = 0
 
@@ -59,16 +59,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--formats", nargs="+", choices=KINDS, default=list(KINDS))
     arguments = parser.parse_args()
-    print(
-        "| output | kills | of these in the middle of the work | runs that ended | differences |\n|---|---|---|---|---|"
-    )
+    print("| output | kills | after something was recorded | runs that ended | differences |\n|---|---|---|---|---|")
     differences = 0
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")
         prepare(source, arguments.pictures)
         for kind in arguments.formats:
             result = try_kind(arguments, kind, source, Path(folder, kind.replace(" ", "-")))
-            print(f"| {kind} | {result.kills} | {result.written} | {result.ends} | {result.differences} |", flush=True)
+            print(f"| {kind} | {result.kills} | {result.working} | {result.ends} | {result.differences} |", flush=True)
             differences += result.differences
     return 1 if differences else 0
 
@@ -104,20 +102,26 @@ def try_kind(arguments: argparse.Namespace, kind: str, source: Path, folder: Pat
     for _ in range(arguments.kills * MOST_RUNS):
         if result.kills == arguments.kills:
             break
-        before = tree(broken)
+        before = recorded(broken)
         with subprocess.Popen(command, cwd=broken, stderr=subprocess.DEVNULL) as process:
             try:
                 code = process.wait(moments.uniform(0.2, 0.6) * seconds)
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 result.kills += 1
-                result.written += tree(broken) != before
+                result.working += recorded(broken) != before
                 continue
         compare(code, broken, expected, result)
         shutil.rmtree(broken)
         shutil.copytree(source, broken)
     compare(require_end(command, broken), broken, expected, result)
     return result
+
+
+def recorded(folder: Path) -> list[tuple[str, int, int]]:
+    """The state of the record's files."""
+    paths = sorted(folder.glob("record.*"))
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def compare(code: int, folder: Path, expected: dict[str, bytes], result: Result) -> None:

@@ -44,8 +44,8 @@ FLOORS = [
     "captioner.espeak",
     "captioner.speech",
     "captioner.pronunciation",
-    "captioner.batch",
     "captioner",
+    "captioner.batch",
     "captioner.cli",
 ]
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from captioner.batch.arguments import add_parser
 from captioner.batch.dealing import Share
+from captioner.cli import make_parser
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
 LINKS = re.findall(r"\]\((?!https?:)([^)#]+)\)", GUIDE)
@@ -39,10 +39,7 @@ MANIFESTS = [yaml.safe_load(block) for block in blocks("yaml")]
 
 @pytest.fixture(scope="module")
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    commands = parser.add_subparsers()
-    add_parser(commands)
-    return parser
+    return make_parser()
 
 
 @pytest.fixture
@@ -127,7 +124,8 @@ def test_the_job_hands_the_signal_on(tmp_path: Path) -> None:
     (container,) = JOB["spec"]["template"]["spec"]["containers"]
     program = tmp_path / "captioner"
     program.write_text(
-        "#!/bin/bash\ntrap 'echo told >> \"$NOTES\"; exit 130' TERM\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n",
+        "#!/bin/bash\ntrap 'echo told >> \"$NOTES\"; exit 130' TERM\nkill -TERM $PPID\n"
+        "for _ in {1..300}; do sleep 0.1; done\n",
         encoding="utf-8",
     )
     program.chmod(0o755)

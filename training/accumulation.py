@@ -4,7 +4,7 @@ The usual way, a backward pass for each part, would change what is learnt: the d
 statistics over a batch, and a part's are others than the whole's. So the parts belong to one pass. Nothing of what a
 part computes on its way is kept; it is computed once more when the gradient comes to it, and the gradients of all parts
 add up in the weights (Chen et al. 2016, "Training deep nets with sublinear memory cost", with a part of the batch in
-place of a part of the network). That costs a second forward pass, and the processes exchange their gradients once.
+place of a part of the network). That costs a second forward pass; several processes still exchange gradients once.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Stage(Config):
         samples, sample_length: captions drawn of each image for the reward, and their length at most, ends included.
         likelihood_share: of the likelihood in the loss beside the reward.
         accumulate: parts in which a process computes its share of a batch, one after the other, to need the memory of
-            one part; it takes a third more time, and changes nothing else, see :mod:`training.accumulation`.
+            one part; it takes half as much time again, and changes nothing else, see :mod:`training.accumulation`.
         evaluations: times an epoch that the dev split is captioned.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from captioner.config import require
 from captioner.errors import CaptionerError
 
 DECODING = ("beam_size", "n_best", "length_penalty", "no_repeat_ngram", "rank")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of terminals, and what ends a line
 NAMED = 20  # failures of earlier runs that are told by name
 
 
@@ -132,4 +134,6 @@ def _tell(message: str) -> None:
 
 
 def _named(name: str, message: str) -> str:
-    return f"captioner: {message}" if name in message else f"captioner: {name}: {message}"
+    """A failure on one line, whatever the name of the picture does to terminals."""
+    told = message if name in message else f"{name}: {message}"
+    return "captioner: " + CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), told)

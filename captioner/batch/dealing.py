@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,6 @@ class Collection:
     recursive: bool = False
     share: Share = Share()
 
-    @property
-    def _given(self) -> list[str]:
-        return [*self.inputs, *self.lists]
-
     def pictures(self) -> Iterator[Picture | Foreign]:
         """The pictures of this share, and those of others that lie in no archive, in their order.
 
@@ -96,14 +93,19 @@ class Collection:
 
         What is no file, such as a pipe with a list, can be read only once, and not for this.
         """
-        if any(path.exists() and not (path.is_file() or path.is_dir()) for path in map(Path, self._given)):
+        if any(map(_is_stream, [*self.inputs, *self.lists])):
             return None
         whole = count(self.inputs, recursive=self.recursive, lists=self.lists)
-        return (
-            whole
-            if whole is None or self.share.of == 1
-            else sum(isinstance(found, Picture) for found in self.pictures())
-        )
+        if whole is None or self.share.of == 1:
+            return whole
+        return sum(isinstance(found, Picture) for found in self.pictures())
+
+
+def _is_stream(given: str) -> bool:
+    try:
+        return stat.S_IFMT(Path(given).stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR)
+    except (OSError, ValueError):  # nothing on this machine
+        return False
 
 
 class _ClosedFiles(Files):

@@ -68,9 +68,13 @@ class Job:
             not (self.format in ALT_TEXTS and self.on_existing == APPEND),
             f"--format {self.format} has one alt text a picture: choose --on-existing skip or overwrite",
         )
-        if self.format == EMBED and self.output is not None and self.collection.recursive:
-            around = _around(self.output, self.collection.inputs)
-            require(around is None, f"{self.output} lies in {around}: copies would be captioned again; name another")
+        if self.format == EMBED and self.output is not None:
+            around = _around(self.output, self.collection.inputs, recursive=self.collection.recursive)
+            require(
+                around is None,
+                f"{self.output} belongs to the input {around}: name another folder for copies, or leave --output out "
+                "to change the pictures themselves",
+            )
 
     @property
     def is_table(self) -> bool:
@@ -90,8 +94,6 @@ class Job:
         if share.of > 1:
             self._make(path)
             path = path / f"captions-{share}.{self.format}"
-        elif path.is_dir():
-            raise OptionError(f"{path} is a folder: name a file in it")
         table = TABLES[self.format](path)
         table.check()
         require(
@@ -235,7 +237,11 @@ def _same(path: Path, given: Path) -> bool:
         return False
 
 
-def _around(folder: Path, inputs: Sequence[str]) -> str | None:
-    """The input that a folder lies in, or is."""
+def _around(folder: Path, inputs: Sequence[str], *, recursive: bool) -> str | None:
+    """The input that a folder is, or lies in."""
     own = folder.resolve()
-    return next((given for given in inputs if not is_url(given) and own.is_relative_to(Path(given).resolve())), None)
+    for given in inputs:
+        other = Path(given).resolve()
+        if not is_url(given) and (own == other or (recursive and own.is_relative_to(other))):
+            return given
+    return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from captioner.batch.dealing import Foreign
 from captioner.batch.outputs.files import Files, Target
+from captioner.batch.outputs.replacing import OutputError
 from captioner.batch.pictures import Failure, Picture
 from captioner.batch.plan import Plan, Tally
 from captioner.batch.record import DONE, FAILED, Record
@@ -92,7 +93,7 @@ class Reader:
         try:
             target = self._files.place(picture)
             self._files.require_writable(target)
-        except CaptionerError as error:
+        except OutputError as error:
             return None, error
         return target, None
 

@@ -102,8 +102,9 @@ class Record:
     def remove(self) -> None:
         """Close it and remove the file: nothing of it is needed any longer."""
         self.close()
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):  # which a full disk leaves
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     # a run's beginning and end
 

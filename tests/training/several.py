@@ -49,7 +49,14 @@ def start(arguments: Sequence[str], processes: int = 2) -> subprocess.CompletedP
     """Run ``torchrun`` with a script or ``-m`` and a module, and wait for it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([*command, *arguments], env=environment, text=True, capture_output=True, check=False)
+    return subprocess.run(
+        [*command, *arguments],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=900,  # processes that wait for each other would wait for ever
+    )
 
 
 def start_jobs(folder: Path, *jobs: dict[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -20,8 +20,10 @@ import torch
 from several import ARCHITECTURES, COPIES, start, start_jobs
 
 import captioner
+from captioner.errors import DataError
 from training import autocast, scst
 from training import train as train_module
+from training.distributed import PeerError, complain
 from training.evaluate import evaluate
 from training.recipe import Recipe, Stage
 from training.run_folder import Progress
@@ -78,7 +80,9 @@ def _in_full_precision() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def exact(toy_recipe: Recipe, toy_run: Path) -> Recipe:
     """Without dropout."""
-    return toy_recipe.replace(dropout=0.0, patience=9, stages=STAGES, teachers=(str(toy_run / "model"),))
+    return toy_recipe.replace(
+        dropout=0.0, average_decay=0.5, patience=4, stages=STAGES, teachers=(str(toy_run / "model"),)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +180,8 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         found, expected = ([row[name] for row in history] for history in curves)
         assert found == pytest.approx(expected, rel=tolerance), name
     states = [torch.load(folder / "last.pt", weights_only=True) for folder in (ours, theirs)]
+    assert states[0]["progress"]["best"] == pytest.approx(states[1]["progress"]["best"], rel=1e-3)
+    assert states[0]["progress"]["stale"] == states[1]["progress"]["stale"]
     for part in ("model", "average"):
         mine, yours = (
             {name: value for name, value in state[part].items() if not name.endswith(LEFT_TO_CHANCE)}
@@ -306,12 +312,19 @@ def test_several_caption_a_split_as_one_does(
         assert found["images"] == 12
 
 
+def test_what_another_process_says_is_not_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("training", DataError("there is no data"))
+    complain("training", PeerError("process 1 has failed"))
+    assert capsys.readouterr().err == "training: there is no data\n"
+
+
 def complaints(ran: subprocess.CompletedProcess[str]) -> list[str]:
     """What the commands said went wrong, torchrun's own words and bars of progress apart."""
     lines = ran.stderr.splitlines()
     return [line for line in lines if line.startswith(("training:", "evaluation:", "several:"))]
 
 
+@pytest.mark.slow
 def test_where_one_is_killed_all_end_and_one_process_goes_on(
     exact: Recipe, job: Job, alone: tuple[Path, Progress], toy_data: Path, toy_cache: Path, tmp_path: Path
 ) -> None:
@@ -344,6 +357,7 @@ def test_the_commands_under_torchrun(toy_weights: Path, toy_recipe: Recipe, toy_
     assert len(json.loads((tmp_path / "figures.json").read_text())["predictions"]) == 12
 
 
+@pytest.mark.slow
 def test_a_broken_picture_of_one_ends_all(
     toy_weights: Path, toy_recipe: Recipe, toy_data: Path, tmp_path: Path
 ) -> None:

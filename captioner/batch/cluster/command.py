@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from captioner.batch.progress import Counting, Progress, summary
 from captioner.config import require
 
 FORMAT = "parquet"
+LOST_SLASHES = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
+NO_SERVERS = ("file", "local")
 
 
 def cluster_command(arguments: argparse.Namespace, wanted: Wanted) -> int:
@@ -34,7 +37,7 @@ def cluster_command(arguments: argparse.Namespace, wanted: Wanted) -> int:
     _check(arguments)
     collection = Collection(tuple(arguments.inputs), tuple(arguments.lists), arguments.recursive)
     output = Output(
-        os.fspath(arguments.output),
+        _place(arguments.output),
         arguments.part_size,
         afresh=arguments.on_existing == OVERWRITE,
         retry_failed=arguments.retry_failed,
@@ -86,6 +89,11 @@ def _check(arguments: argparse.Namespace) -> None:
     require(arguments.progress is None, "a cluster's record is its output: leave --progress out")
     require(arguments.threads is None, "--ray-cpus says how many cores each worker has: leave --threads out")
     require(arguments.on_existing != APPEND, "parts are made once: choose --on-existing skip or overwrite")
+
+
+def _place(output: str | Path) -> str:
+    """A folder's path or URL; a URL that has come as a path has lost a slash, or two."""
+    return LOST_SLASHES.sub(lambda found: f"{found[1]}:{'///' if found[1] in NO_SERVERS else '//'}", os.fspath(output))
 
 
 @contextlib.contextmanager

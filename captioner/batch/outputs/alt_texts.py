@@ -7,7 +7,7 @@ import os
 
 from captioner.batch.outputs.files import Captions, Files, Target
 from captioner.batch.outputs.places import Places
-from captioner.batch.outputs.replacing import sweep
+from captioner.batch.outputs.replacing import OutputError, sweep
 from captioner.batch.pictures import Picture
 from captioner.errors import CaptionerError, ImageError
 from captioner.metadata.files import FORMATS, embed, read_embedded, read_sidecar, sidecar_of, write_sidecar
@@ -52,6 +52,17 @@ class Embedded(_AltTexts):
     def __init__(self, places: Places, *, copies: bool) -> None:
         super().__init__(places)
         self._copies = copies
+
+    def place(self, picture: Picture) -> Target:
+        """See :class:`Files`; a copy does not take the place of its original."""
+        target = super().place(picture)
+        with contextlib.suppress(OSError):  # there is nothing
+            if self._copies and picture.path is not None and target.place.samefile(picture.path):
+                raise OutputError(
+                    f"the copy of {picture.name} would take its place: name another folder with --output, or leave "
+                    "that out to change the pictures themselves"
+                )
+        return target
 
     def exists(self, target: Target) -> bool:
         """See :class:`Files`: the file has alt text."""

@@ -66,7 +66,7 @@ class Files(ABC):
         """Raise :class:`OutputError` where no file can be written, before a caption is made for it."""
         folder = target.place.parent
         if folder not in self._writable:
-            there = next((parent for parent in target.place.parents if parent.exists()), folder)
+            there = next((parent for parent in target.place.parents if os.path.exists(parent)), folder)  # noqa: PTH110
             self._writable = {folder: os.access(there, os.W_OK)}
         if not self._writable[folder]:
             raise OutputError(f"the folder {folder} cannot be written to: see to its permissions, or use --output")
@@ -109,7 +109,7 @@ class TextFiles(Files):
 
     def exists(self, target: Target) -> bool:
         """See :class:`Files`."""
-        return all(self._path(target.place, model).exists() for model in self._models)
+        return all(os.path.exists(self._path(target.place, model)) for model in self._models)  # noqa: PTH110
 
     def write(self, target: Target, captions: Captions) -> None:
         """See :class:`Files`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from captioner.batch.outputs.replacing import OutputError
 from captioner.batch.pictures import ARCHIVES, Picture, is_archive
 from captioner.batch.trees import MAGIC
+from captioner.errors import CaptionerError
 
 # What no file's name can hold; on Windows more than elsewhere.
 IMPOSSIBLE = re.compile('[\0-\x1f<>:"|?*\\\\]' if os.name == "nt" else "\0")
@@ -56,17 +57,25 @@ class Places:
 
         Raises:
             OutputError: there is none.
+            CaptionerError: nobody can remember any longer which are taken.
         """
         for place in wanted:
-            key, name = os.fsencode(os.path.normcase(place)), os.fsencode(picture.name)
-            found = self._taken.execute("SELECT picture FROM taken WHERE place = ?", (key,)).fetchone()
-            if found is None:
-                self._taken.execute("INSERT INTO taken VALUES (?, ?)", (key, name))
-                return place
-            other = os.fsdecode(found[0])
+            try:
+                other = self._holder(place, picture.name)
+            except sqlite3.Error as error:
+                raise CaptionerError(f"the disk that temporary files lie on cannot be used: {error}") from error
             if other == picture.name or _same_file(other, picture):
                 return place
         raise OutputError(f"{place} is the place of {other} already: rename one of the two, or caption them apart")
+
+    def _holder(self, place: Path, name: str) -> str:
+        """The name of the picture that has a place: this one, if there was none."""
+        key = os.fsencode(os.path.normcase(place))
+        found = self._taken.execute("SELECT picture FROM taken WHERE place = ?", (key,)).fetchone()
+        if found is None:
+            self._taken.execute("INSERT INTO taken VALUES (?, ?)", (key, os.fsencode(name)))
+            return name
+        return os.fsdecode(found[0])
 
 
 def mirrored(name: str, roots: Iterable[str]) -> list[str]:
@@ -76,12 +85,13 @@ def mirrored(name: str, roots: Iterable[str]) -> list[str]:
         name: of the picture.
         roots: what a name may begin with and loses; a longer one first.
     """
+    name = _slashes(name)
     for root in roots:
         if name.startswith(root) and name != root:
             name = name[len(root) :]
             break
     name = SCHEME.sub("", name)
-    *folders, last = re.split(r"[/\\]" if os.name == "nt" else "/", name)
+    *folders, last = name.split("/")
     return [*map(_without_ending, folders), last]
 
 
@@ -95,15 +105,19 @@ def _without_ending(folder: str) -> str:
 
 def _roots(given: str) -> Iterator[str]:
     """What the names of pictures found by an input may begin with: itself, and the folder that it lies in."""
-    fixed = given
+    given = _slashes(given)
     if magic := MAGIC.search(given):
         fixed = given[: magic.start()]
         yield fixed[: fixed.rfind("/") + 1]
         return
-    stripped = fixed.rstrip("/")
+    stripped = given.rstrip("/")
     if not is_archive(stripped):
         yield f"{stripped}/"
     yield stripped[: stripped.rfind("/") + 1]
+
+
+def _slashes(path: str) -> str:
+    return path.replace(os.sep, "/")
 
 
 def _same_file(name: str, picture: Picture) -> bool:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from captioner.batch.outputs.replacing import OutputError, replacing, sweep
 from captioner.batch.rows import Entry, Line, Row, is_row
-from captioner.errors import OptionError
+from captioner.config import require
 
 
 class Table(ABC):
@@ -27,12 +27,16 @@ class Table(ABC):
         """Tell at once what would otherwise be told at the end.
 
         Raises:
-            OptionError: it cannot be written there.
+            OptionError: there is no place for it.
+            OutputError: nobody may look there.
         """
-        if not self.path.parent.is_dir():
-            raise OptionError(f"{self.path.parent} is no folder: make it first, or name another output")
-        if self.path.exists() and not self.path.is_file():
-            raise OptionError(f"{self.path} is no file: name another output")
+        try:
+            folder = self.path.parent
+            require(folder.is_dir(), f"{folder} is no folder: make it first, or name another output")
+            require(not self.path.is_dir(), f"{self.path} is a folder: name a file in it")
+            require(not self.path.exists() or self.path.is_file(), f"{self.path} is no file: name another output")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}; name another output") from error
 
     @abstractmethod
     def read(self, file: BinaryIO) -> Iterator[tuple[Row, str]]:

@@ -1,13 +1,11 @@
-"""Clusters for tests: in this process, without Ray; and ``captioner batch --ray`` in a process of its own.
+"""Clusters for tests: in this process, without Ray; and drivers in processes of their own, to be killed.
 
-As a program it runs the command with the arguments that it gets as JSON. If ``KILLED_WITH`` names a folder, it kills
-itself in the middle of the first group that is done while that folder holds a finished part.
+As a program it is ``captioner``. If ``KILLED_WITH`` names a folder, it kills itself as it hears of the first group that
+is done while that folder holds a finished part.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pickle
 import signal
@@ -18,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from captioner.batch.cluster import driver, options
+from captioner.batch.cluster import driver
 from captioner.batch.cluster.captioning import Answer, Work, Worker
-from captioner.batch.cluster.command import cluster_command
 from captioner.batch.cluster.driver import Output, Summary, caption_on_cluster
 from captioner.batch.cluster.options import Cluster
 from captioner.batch.cluster.parts import Group
@@ -29,7 +26,7 @@ from captioner.batch.dealing import Collection
 from captioner.batch.models import Wanted
 from captioner.batch.outputs.parquet_table import ParquetTable
 from captioner.batch.progress import Progress
-from captioner.errors import CaptionerError
+from captioner.cli import main
 
 KILLED_WITH = "KILLED_WITH"
 
@@ -79,25 +76,12 @@ def rows(output: Path) -> list[dict[str, Any]]:
     return found
 
 
-def arguments(*command: object, **given: Any) -> argparse.Namespace:
-    """What ``captioner batch`` with ``--ray`` gets from the command line."""
-    parser = argparse.ArgumentParser()
-    options.add_arguments(parser)
-    others = {"inputs": [], "lists": [], "recursive": False, "output": None, "format": None, "shard": None}
-    others |= {"progress": None, "threads": None, "on_existing": "skip", "retry_failed": False, "batch_size": 4}
-    return parser.parse_args([*map(str, command)], argparse.Namespace(**others | given))
-
-
 def _die_among_parts(output: Path) -> None:
     if any(output.glob("part-*.parquet")):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
     if folder := os.environ.get(KILLED_WITH):
         Progress.show = lambda *_: _die_among_parts(Path(folder))  # type: ignore[method-assign]
-    try:
-        sys.exit(cluster_command(arguments(*asked["command"], **asked["given"]), Wanted(asked["models"])))
-    except CaptionerError as error:
-        sys.exit(f"captioner: {error}")
+    sys.exit(main(sys.argv[1:]))

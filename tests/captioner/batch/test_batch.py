@@ -8,6 +8,8 @@ import io
 import itertools
 import json
 import shutil
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from running import main, picture, write_pictures
 
 import captioner
+from captioner.batch.record import Record
 from captioner.checkpoint import read_info, write_info
 
 Command = Callable[..., int]
@@ -77,6 +80,17 @@ def test_a_picture_that_fails_leaves_its_neighbours_alone(batch: Command, capsys
     assert told[0].startswith("captioner: photos/002.jpg: the image has no known image format")
     assert told[1].startswith("captioner: gone.jpg does not exist")
     assert told[2].startswith("captioner: 5 captioned, 2 failed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no control characters there")
+def test_a_name_cannot_meddle_with_the_terminal(batch: Command, capsys: Capture) -> None:
+    Path("photos").mkdir()
+    spoil("photos/a\x1b[31m\n.jpg")
+    assert batch("photos", "--output", "out.jsonl") == 1
+    told = capsys.readouterr().err
+    assert "photos/a\\x1b[31m\\n.jpg: the image" in told
+    assert "\x1b" not in told
+    assert images() == ["photos/a\x1b[31m\n.jpg"]
 
 
 def test_what_is_there_is_kept_and_what_is_new_is_added(batch: Command, capsys: Capture) -> None:
@@ -165,6 +179,29 @@ def test_exact_duplicates_are_shown_to_the_model_once(
     assert by_name["004a.jpg"] == by_name["002.jpg"] != by_name["000.jpg"]
     assert seen == [3, 3, 1]
     assert "10 captioned (3 of them duplicates)" in capsys.readouterr().err
+
+
+def test_duplicates_are_known_before_they_are_recorded(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, again = [], threading.Event()
+    caption, commit = captioner.Captioner.caption_pixels, Record.commit
+
+    def captioned(self: captioner.Captioner, pixels: Any, options: Any) -> Any:
+        asked.append(len(pixels))
+        if len(asked) == 2:
+            again.set()
+        return caption(self, pixels, options)
+
+    def committed(self: Record, entries: Any) -> None:
+        again.wait(20)
+        commit(self, entries)
+
+    monkeypatch.setattr(captioner.Captioner, "caption_pixels", captioned)
+    monkeypatch.setattr(Record, "commit", committed)
+    write_pictures(Path("photos"), 6)
+    shutil.copy("photos/001.jpg", "photos/zzz.jpg")
+    assert batch("photos", "--output", "out.jsonl") == 0
+    assert asked == [4, 2]
+    assert rows()[6]["captions"] == rows()[1]["captions"]
 
 
 def test_texts_are_shaped_alike_in_every_table(batch: Command) -> None:

@@ -326,6 +326,14 @@ def test_copies_have_the_times_of_the_originals(batch: Command) -> None:
     assert read_embedded(Path("to/000.jpg"))
 
 
+def test_a_copy_does_not_take_the_place_of_its_original(batch: Command, capsys: Capture) -> None:
+    (path,) = write_pictures(Path("photos"), 1)
+    before = path.read_bytes()
+    assert batch("photos/000.jpg", "--format", "embed", "--output", "photos", *SEEN) == 1
+    assert "the copy of photos/000.jpg would take its place" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_duplicates_have_their_own_files(batch: Command) -> None:
     write_pictures(Path("photos"), 1)
     for name in ("1", "2", "3", "4", "5"):
@@ -342,8 +350,8 @@ def test_duplicates_have_their_own_files(batch: Command) -> None:
         (["--format", "embed", "--n-best", 2], "leave --n-best out"),
         (["--format", "xmp", "--model", "words"], "give one --model"),
         (["--format", "txt", "--output", "photos/000.jpg"], "is a file: name a folder"),
-        (["--format", "embed", "--recursive", "--output", "photos/to"], "photos/to lies in photos"),
-        (["--format", "embed", "--recursive", "--output", "photos"], "photos lies in photos"),
+        (["--format", "embed", "--recursive", "--output", "photos/to"], "photos/to belongs to the input photos"),
+        (["--format", "embed", "--output", "photos"], "photos belongs to the input photos"),
     ],
 )
 def test_wrong_usage_is_told_and_changes_nothing(

@@ -6,7 +6,6 @@ test_cluster_driver.py.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -195,16 +194,13 @@ def _times(output: Path) -> dict[str, int]:
 def _command(
     address: str, photos: Path, model: Path, output: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    asked = {
-        "command": ["--ray", address, "--ray-workers", 1, "--ray-cpus", 1, "--part-size", 16],
-        "given": {"lists": [str(photos)], "output": str(output)},
-        "models": [str(model)],
-    }
+    options = ["--ray", address, "--ray-workers", 1, "--ray-cpus", 1, "--part-size", 16, "--batch-size", 4]
+    given = ["batch", "--list", photos, "--output", output, "--model", model, *options]
     program = Path(__file__).with_name("clustered.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     if address == LOCAL:
         del environment["RAY_AUTH_MODE"]
-    command = [sys.executable, program, json.dumps(asked)]
+    command = [sys.executable, program, *map(str, given)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 

@@ -77,6 +77,16 @@ def test_rows_are_those_of_a_local_run_in_parts_of_their_order(
     assert (manifest["complete"], manifest["parts"], manifest["pictures"], manifest["failed"]) == (True, 3, 40, 2)
 
 
+def test_answers_may_come_in_any_order(
+    run: Caption, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos, part_size=40)
+    whole = rows(tmp_path / "out")
+    without_ray(monkeypatch, lambda *given: reversed(list(in_this_process(*given))))
+    run(photos, part_size=40, afresh=True)
+    assert rows(tmp_path / "out") == whole
+
+
 def test_an_archive_is_a_part(run: Caption, photos: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as archive:
         archive.add(photos, arcname="in")

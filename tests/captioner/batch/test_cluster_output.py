@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("pyarrow")
 
-from clustered import arguments, caption, rows, without_ray
+from clustered import caption, rows, without_ray
 from installed import needs_runtime
 from running import write_pictures
 
 from captioner.batch.cluster import sessions
-from captioner.batch.cluster.command import cluster_command
 from captioner.batch.cluster.folder import Folder
-from captioner.batch.cluster.options import Cluster
 from captioner.batch.cluster.parts import Part, Source
 from captioner.batch.cluster.stores import open_store
 from captioner.batch.interrupts import STOPPED, Interrupts
-from captioner.batch.models import Wanted
 from captioner.batch.outputs.replacing import OutputError
+from captioner.cli import main
 from captioner.errors import DependencyError, OptionError
 
 PART = Part(0, (Source("a", "/a"),))
@@ -166,14 +162,9 @@ Command = Callable[..., int]
 
 @pytest.fixture
 def command(tiny_model_dir: Path, tmp_path: Path) -> Command:
-    """``captioner batch photos --output out --ray local``, with other arguments if given."""
-    usual = {"inputs": [str(tmp_path / "photos")], "output": tmp_path / "out"}
-
-    def run(*options: object, **given: Any) -> int:
-        asked = arguments("--ray", "local", "--ray-cpus", 1, *options, **usual | given)
-        return cluster_command(asked, Wanted([str(tiny_model_dir)]))
-
-    return run
+    """``captioner batch photos --output out --ray local`` and more."""
+    usual = ["--ray", "local", "--ray-cpus", 1, "--model", tiny_model_dir, "--output", tmp_path / "out"]
+    return lambda *more: main(["batch", *map(str, [*usual, tmp_path / "photos", *more])])
 
 
 @needs_runtime
@@ -186,12 +177,12 @@ def test_the_command_tells_what_failed_and_what_was_done(
     assert command() == 1
     out, told = capsys.readouterr()
     assert not out
-    assert f"{first}: the image has no known image format" in told
+    assert f"captioner: {first}: the image has no known image format" in told
     assert "captioner: 5 captioned, 1 failed; " in told
     assert command() == 1
     assert "1 failed in an earlier run; --retry-failed tries again" in capsys.readouterr().err
     first.write_bytes(good)
-    assert command(retry_failed=True) == 0
+    assert command("--retry-failed") == 0
     assert command() == 0
     assert "0 captioned, 0 failed, 6 done before" in capsys.readouterr().err
 
@@ -206,40 +197,44 @@ def test_the_command_stops_when_it_is_told_to(
     assert "the same command goes on with the parts that are missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"inputs": []}, "give an INPUT"),
-        ({"output": None}, "give --output FOLDER"),
-        ({"format": "csv"}, "leave --format csv out"),
-        ({"shard": "0/2"}, "leave --shard out"),
-        ({"progress": Path("x")}, "leave --progress out"),
-        ({"threads": 2}, "leave --threads out"),
-        ({"on_existing": "append"}, "skip or overwrite"),
-    ],
-)
-def test_options_that_do_not_go_with_a_cluster_are_refused(command: Command, given: dict[str, Any], told: str) -> None:
-    with pytest.raises(OptionError, match=told):
-        command(**given)
+@needs_runtime
+def test_the_command_writes_behind_a_url(command: Command, tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    write_pictures(tmp_path / "photos", 6)
+    for place in ("memory://bucket/out", f"local://{tmp_path}/far"):
+        assert command("--output", place) == 0
+    assert fsspec.filesystem("memory").exists("/bucket/out/part-000000.parquet")
+    assert len(rows(tmp_path / "far")) == 6
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("more", "told"),
     [
-        (["--ray-workers", 0], "--ray-workers must be"),
-        (["--ray-cpus", 0], "--ray-cpus must be"),
-        (["--ray-gpus", -1], "--ray-gpus must not"),
-        (["--ray-gpus", 1.5], "must be whole"),
-        (["--part-size", 0], "--part-size must be"),
-        (["--ray", "ray://host:10001"], "give the command on a machine of the cluster"),
+        ("--format csv", "leave --format csv out"),
+        ("--shard 0/2", "leave --shard out"),
+        ("--progress x", "leave --progress out"),
+        ("--threads 2", "leave --threads out"),
+        ("--on-existing append", "skip or overwrite"),
+        ("--batch-size 0", "--batch-size must be"),
+        ("--ray-workers 0", "--ray-workers must be"),
+        ("--ray-cpus 0", "--ray-cpus must be"),
+        ("--ray-gpus -1", "--ray-gpus must not"),
+        ("--ray-gpus 1.5", "must be whole"),
+        ("--part-size 0", "--part-size must be"),
+        ("--ray ray://host:10001", "give the command on a machine of the cluster"),
     ],
 )
-def test_impossible_clusters_are_refused(command: Command, options: list[object], told: str) -> None:
-    with pytest.raises(OptionError, match=told):
-        command(*options)
+def test_what_does_not_go_with_a_cluster_is_refused(
+    command: Command, capsys: pytest.CaptureFixture[str], more: str, told: str
+) -> None:
+    assert command(*more.split()) == 2
+    assert told in capsys.readouterr().err
 
 
-def test_a_cluster_is_this_machine_unless_told_otherwise() -> None:
-    assert Cluster() == Cluster("local", None, 2, 0)
-    assert isinstance(arguments(), argparse.Namespace)
-    assert arguments().ray is None
+def test_a_cluster_wants_something_to_do_and_somewhere_to_put_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["batch", "--ray", "local", "--output", str(tmp_path)]) == 2
+    assert "give an INPUT" in capsys.readouterr().err
+    assert main(["batch", "--ray", "local", str(tmp_path)]) == 2
+    assert "give --output FOLDER" in capsys.readouterr().err

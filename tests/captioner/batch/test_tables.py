@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,8 +124,10 @@ def test_a_place_that_is_none_is_refused(table: Table, tmp_path: Path) -> None:
     table.check()
     with pytest.raises(OptionError, match="is no folder: make it first"):
         type(table)(tmp_path / "nowhere" / "out").check()
-    with pytest.raises(OptionError, match="is no file"):
+    with pytest.raises(OptionError, match="is a folder: name a file in it"):
         type(table)(tmp_path).check()
+    with pytest.raises(OptionError, match="is no file"):
+        type(table)(Path(os.devnull)).check()
 
 
 # JSON Lines

@@ -132,6 +132,20 @@ def test_a_read_only_folder_is_told_before_anything_is_captioned(rights: None, b
     assert batch("photos", "--recursive", "--format", "txt", "--retry-failed") == 0
 
 
+def test_a_closed_folder_is_told(rights: None, batch: Command, capsys: Capture) -> None:
+    write_pictures(Path("photos"), 1)
+    Path("closed").mkdir()
+    Path("closed").chmod(0)
+    assert batch("photos", "--output", "closed/out.jsonl") == 1
+    assert "cannot write closed/out.jsonl: Permission denied" in capsys.readouterr().err
+    assert batch("photos", "closed/001.jpg", "--format", "txt", "--output", "closed/to") == 1
+    assert "the folder closed/to cannot be made: Permission denied" in capsys.readouterr().err
+    assert batch("photos", "closed/001.jpg", "--format", "txt") == 1
+    told = capsys.readouterr().err
+    assert "1 captioned, 1 failed" in told
+    assert "closed/001.jpg" in told
+
+
 def test_a_read_only_file_fails_alone(rights: None, batch: Command, capsys: Capture) -> None:
     write_pictures(Path("photos"), 3)
     Path("photos/001.jpg").chmod(0o400)

@@ -47,6 +47,7 @@ def test_the_shipped_studies_are_large_enough_and_share_their_base() -> None:
     assert base == other.replace(name=base.name, description=base.description)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_variant_of_a_shipped_study_trains(
     name: str, shop: Workshop, settings: list[str], tmp_path: Path
