@@ -64,6 +64,8 @@ def wrong_usage(*arguments: str) -> int:
 def test_a_line_a_picture(
     caption: Command, tiny_captioner: Captioner, photo: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert caption(photo) == 0  # the first use of a model tells that it is exported
+    capsys.readouterr()
     assert caption(photo, other, "--precision", "fp32") == 0
     printed = capsys.readouterr()
     texts = [tiny_captioner(path).text for path in (photo, other)]
