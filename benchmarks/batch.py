@@ -204,7 +204,7 @@ def run_command(arguments: argparse.Namespace, photos: Path, folder: Path) -> st
     tell("the command, on all pictures")
     command = [sys.executable, "-m", "captioner.cli", "batch", str(photos), "--model", arguments.model]
     command += ["--format", arguments.format, "--output", str(folder / "out"), "--precision", arguments.precision]
-    command += ["--batch-size", str(arguments.batch_size)]
+    command += ["--batch-size", str(arguments.batch_size), "--progress", str(folder / "record")]
     for name in (*DECODING, "threads"):
         if (value := getattr(arguments, name)) is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
