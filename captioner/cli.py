@@ -35,7 +35,7 @@ READ_AT_ONCE = 10_000  # characters of text to speak
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = make_parser().parse_args(argv)
+    arguments = _parse(make_parser(), argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path's bytes go out as they came in, whatever the locale
             stream.reconfigure(errors="surrogateescape")
@@ -59,6 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the arguments say; those that may be several may have options between them, too.
+
+    argparse takes them to be complete where the first option stands, and what follows to be unknown.
+    """
+    arguments, rest = parser.parse_known_args(argv)
+    several: list[str] | None = getattr(arguments, getattr(arguments, "several", ""), None)
+    names_alone = rest.index("--") if "--" in rest else len(rest)
+    more = rest[:names_alone]
+    if rest and (several is None or any(one.startswith("-") and one != STDIN for one in more)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if several is not None:
+        several += more + rest[names_alone + 1 :]
+    return arguments
+
+
 class _Told(logging.Handler):
     """Messages of the library as the command's own."""
 
@@ -80,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     caption = commands.add_parser("caption", help="caption pictures", description="Prints path, tab, caption a line.")
-    caption.set_defaults(run=caption_command)
+    caption.set_defaults(run=caption_command, several="images")
     caption.add_argument("images", nargs="+", metavar="IMAGE", help="a picture's path; - reads a picture from stdin")
     caption.add_argument("--model", default="words", help="a bundled model's name or a model directory [words]")
     caption.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept; 1 is greedy [the model's own]")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ from captioner import heif
 from captioner.config import ImageConfig
 from captioner.draft import Box, draft, turned, whole
 from captioner.errors import ImageError
+from captioner.grey import to_grey
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 
 DEFAULT_MAX_PIXELS = 100_000_000
 # Resampling needs some 32 bytes per source column or row, whatever the area: a 100,000,000 x 1 picture would take 3 GB.
 MAX_SIDE = 1_000_000
-GREY_AT_ONCE = 1_000_000  # pixels
 
 # Formats that Pillow cannot decode by itself: it would run Ghostscript (EPS), open whatever file lies inside, EPS too
 # (IPTC), ask a handler installed by the application (the stubs), or read no more than a header (MPEG).
@@ -88,6 +88,14 @@ def load_rgb(
     """
     picture, box = _open(source, max_pixels, formats, side=max(config.width, config.height))
     return np.array(_fit(picture, box, config))
+
+
+def thumbnail(source: ImageSource, side: int) -> Image.Image:
+    """A picture as :func:`open_image` reads it, made smaller unless its sides have no more than ``side`` pixels."""
+    picture, box = _open(source, DEFAULT_MAX_PIXELS, None, side)
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = min(1.0, side / max(width, height))
+    return picture.resize((max(1, round(scale * width)), max(1, round(scale * height))), Image.Resampling.BICUBIC, box)
 
 
 def normalise(rgb: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
@@ -306,34 +314,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB; a picture that is RGB already is returned as it is."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_grey(image)
+        image = to_grey(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Bring grey values of more than 8 bits to 8 bits.
-
-    These modes do not say which value is white. It is taken to be the usual one that holds the brightest pixel:
-    1 (fractions only), 255 or 65535; if none does, the picture's own range is stretched from black to white.
-    """
-    values = np.asarray(image)
-    # Some rows at a time: as floating-point numbers all of a large picture would take many times its memory.
-    step = max(1, GREY_AT_ONCE // image.width)
-    strips = [values[start : start + step] for start in range(0, image.height, step)]
-    bounds = [(float(strip.min()), float(strip.max())) for strip in map(_finite, strips)]
-    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    white = next((white for white in whites if high <= white), None)
-    if low >= 0 and white is not None:
-        low, high = 0.0, white
-    grey = np.empty(values.shape, dtype=np.uint8)
-    for start, strip in zip(range(0, image.height, step), strips, strict=True):
-        grey[start : start + step] = np.interp(_finite(strip), (low, high), (0, 255)).round()
-    return Image.fromarray(grey)
-
-
-def _finite(values: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(np.nan_to_num(values, posinf=0, neginf=0))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import prepared
 import pytest
+from chromium import CHROMIUM, DRIVER, Browser, start
 from hypothesis import settings
 from installed import HAS_TORCH, MISSING, TORCH, missing, spell
 from PIL import Image
@@ -149,3 +150,14 @@ def photo(picture: Image.Image, tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     picture.save(path, quality=95)
     return path
+
+
+# Browsers
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("there is no Chromium with its driver here")
+    with start(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

@@ -20,6 +20,7 @@ FLOORS = [
     "captioner.phones",
     "captioner.draft",
     "captioner.heif",
+    "captioner.grey",
     "captioner.images",
     "captioner.metadata",
     "captioner.torchvision_compat",

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch", help="caption folders, archives and lists", description=DESCRIPTION
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, several="inputs")
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="pictures, folders, patterns, .tar archives, URLs; - reads a list")
     add("--list", dest="lists", action="append", default=[], metavar="FILE", help="a file that has a path on each line")

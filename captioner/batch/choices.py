@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TABLES = JSONL, CSV, PARQUET = ("jsonl", "csv", "parquet")
+TABLES = JSONL, CSV, PARQUET, HTML = ("jsonl", "csv", "parquet", "html")
 ALT_TEXTS = XMP, EMBED = ("xmp", "embed")
 TXT = "txt"
 FORMATS = (*TABLES, TXT, *ALT_TEXTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,13 @@ from captioner.batch.choices import ALT_TEXTS, SKIP
 from captioner.batch.dealing import Collection, Share
 from captioner.batch.interrupts import STOPPED, Interrupts
 from captioner.batch.job import Job
-from captioner.batch.lists import STDIN
 from captioner.batch.models import Wanted
 from captioner.batch.outputs.formats import format_of
 from captioner.batch.outputs.tables import Table
 from captioner.batch.plan import Plan
 from captioner.batch.progress import Counting, Progress, summary
 from captioner.batch.record import FAILED, Record
+from captioner.batch.rows import Details
 from captioner.batch.run import Run
 from captioner.batch.texts import Shape
 from captioner.config import require
@@ -33,15 +32,6 @@ NAMED = 20  # failures of earlier runs that are told by name
 
 def batch_command(arguments: argparse.Namespace) -> int:
     """``captioner batch``."""
-    code = _run(arguments)
-    if code == STOPPED and STDIN in (*arguments.inputs, *arguments.lists):
-        # A thread may be reading standard input, and as long as it does Python cannot end but by crashing.
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _run(arguments: argparse.Namespace) -> int:
     require(arguments.batch_size >= 1, "--batch-size must be at least 1")
     wanted = _wanted(arguments)
     if arguments.ray is not None:
@@ -56,7 +46,8 @@ def _run(arguments: argparse.Namespace) -> int:
     pictures = job.collection.pictures()  # raises for what does not exist, before models are loaded
     models = wanted.load(alt_text=job.format in ALT_TEXTS)
     skip = job.on_existing == SKIP
-    plan = Plan(models, wanted.shape, arguments.batch_size, skip=skip, retry_failed=job.retry_failed)
+    details = table.details if table is not None else Details()
+    plan = Plan(models, wanted.shape, arguments.batch_size, skip, job.retry_failed, details)
     names = [model.name for model, _ in models]
     files = job.files(names)
     with Record(record_path) as record, Interrupts() as interrupts:

@@ -12,7 +12,7 @@ from typing import Self
 from captioner.batch.files import Files
 from captioner.batch.pictures import Failure, Picture, file_picture, is_archive
 from captioner.batch.remote import Store, is_url
-from captioner.batch.sources import _found, count, find
+from captioner.batch.sources import count, find
 from captioner.batch.trees import Tree
 from captioner.config import require
 
@@ -75,7 +75,11 @@ class Collection:
         """
         if self.share.of == 1:
             return find(self.inputs, recursive=self.recursive, lists=self.lists)
-        return self._dealt(_found(self.inputs, self.recursive, self.lists, _closed))
+        return self._dealt(self.units())
+
+    def units(self) -> Iterator[Picture]:
+        """What is dealt out: pictures, and archives as one each. Errors as of :func:`captioner.batch.sources.find`."""
+        return find(self.inputs, recursive=self.recursive, lists=self.lists, trees=_closed)
 
     def _dealt(self, units: Iterator[Picture]) -> Iterator[Picture | Foreign]:
         for position, unit in enumerate(units):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from io import BufferedReader
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,10 +22,20 @@ READ_AT_ONCE = 1 << 16  # bytes
 
 
 def require_list(given: str) -> None:
-    """Raise :class:`OptionError` where a list cannot be opened."""
-    if given != STDIN:
+    """Raise :class:`OptionError` where a list cannot be opened.
+
+    A pipe is not: it can be opened once, and whoever writes into it would be told that nobody reads it any longer.
+    """
+    if given != STDIN and not _is_pipe(given):
         with _opened(given):
             pass
+
+
+def _is_pipe(given: str) -> bool:
+    try:
+        return stat.S_ISFIFO(Path(given).stat().st_mode)
+    except (OSError, ValueError):  # opening it tells why
+        return False
 
 
 def entries(given: str) -> Iterator[str]:
@@ -39,8 +51,8 @@ def entries(given: str) -> Iterator[str]:
     Raises:
         OptionError: it cannot be opened, or is no such list.
     """
-    with nullcontext(sys.stdin.buffer) if given == STDIN else _opened(given) as file:
-        for entry in _split(cast(BufferedReader, file), "standard input" if given == STDIN else given):
+    with _standard_input() if given == STDIN else _opened(given) as file:
+        for entry in _split(file, "standard input" if given == STDIN else given):
             path = entry.decode("utf-8", "surrogateescape")
             if path:
                 yield path
@@ -53,8 +65,18 @@ def _opened(given: str) -> BinaryIO:
         raise OptionError(f"the list cannot be read: {error}") from error
 
 
-def _split(file: BufferedReader, name: str) -> Iterator[bytes]:
-    chunk = file.read1(READ_AT_ONCE)
+def _standard_input() -> AbstractContextManager[BinaryIO]:
+    """Standard input without a buffer of Python's: a thread that waits in one keeps Python from ending."""
+    try:
+        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False))
+    except io.UnsupportedOperation:  # it has been replaced by something in memory
+        return nullcontext(sys.stdin.buffer)
+
+
+def _split(file: BinaryIO, name: str) -> Iterator[bytes]:
+    # As much as there is: a path is to be had as soon as it has been written.
+    some = partial(getattr(file, "read1", file.read), READ_AT_ONCE)
+    chunk = some()
     if chunk.startswith(BOMS_OF_UTF16):
         raise OptionError(f"the list {name} is UTF-16; save it as UTF-8")
     lines = b"\0" not in chunk
@@ -67,5 +89,5 @@ def _split(file: BufferedReader, name: str) -> Iterator[bytes]:
             first = False
         if len(rest) > LONGEST or (lines and b"\0" in chunk):
             raise OptionError(f"{name} is no list of paths: give one path a line, or end each with a null character")
-        chunk = file.read1(READ_AT_ONCE)
+        chunk = some()
     yield rest.removeprefix(BOM if first else b"").removesuffix(ending)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from captioner.batch.rows import Details
 from captioner.batch.texts import Shape
 from captioner.captioner import Captioner
 from captioner.decoding import DecodingOptions
@@ -20,6 +21,7 @@ class Plan:
         batch_size: pictures in a chunk.
         skip: leave pictures alone that have a file.
         retry_failed: try those again that failed in an earlier run.
+        details: what rows are to tell besides captions.
     """
 
     models: Sequence[tuple[Captioner, DecodingOptions]]
@@ -27,6 +29,7 @@ class Plan:
     batch_size: int = 32
     skip: bool = True
     retry_failed: bool = False
+    details: Details = field(default_factory=Details)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from captioner.batch.outputs.replacing import OutputError
 from captioner.batch.pictures import Failure, Picture
 from captioner.batch.plan import Plan, Tally
 from captioner.batch.record import DONE, FAILED, Record
+from captioner.batch.rows import Row
 from captioner.config import ImageConfig
 from captioner.engines import FloatArray
 from captioner.errors import CaptionerError, ImageError
@@ -50,7 +51,17 @@ class View:
     digest: bytes
 
 
-Views = Mapping[ImageConfig, View]
+@dataclass(frozen=True)
+class Views:
+    """A picture as all models see it.
+
+    Attributes:
+        by_config: a view for each way of preparing pictures.
+        details: what its first row tells besides captions.
+    """
+
+    by_config: Mapping[ImageConfig, View]
+    details: Row
 
 
 class Reader:
@@ -114,7 +125,10 @@ class Reader:
         try:
             _require_file(item.picture)
             data = item.picture.read()
-            return item.error or {config: _view(data, config) for config in self._configs}
+            if item.error is not None:
+                return item.error
+            by_config = {config: _view(data, config) for config in self._configs}
+            return Views(by_config, self._plan.details.of_picture(item.picture, data))
         except CaptionerError as error:
             return error
 

@@ -5,9 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioner.batch.pictures import Picture
+    from captioner.captioner import Caption, Captioner
 
 Row = Mapping[str, Any]
+
+
+class Details:
+    """What rows tell besides captions, as JSON values by name: nothing, unless a format wants more."""
+
+    def of_picture(self, picture: Picture, data: bytes) -> Row:  # noqa: ARG002 - for those that want more
+        """For a picture's first row. Called by several threads.
+
+        Args:
+            picture: itself.
+            data: its bytes, which can be decoded.
+        """
+        return {}
+
+    def of_caption(self, model: Captioner, caption: Caption) -> Row:  # noqa: ARG002
+        """For each caption of a model."""
+        return {}
 
 
 @dataclass(frozen=True)

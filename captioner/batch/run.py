@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 
 from captioner.batch.dealing import Foreign
@@ -22,8 +23,8 @@ from captioner.batch.pictures import Picture
 from captioner.batch.plan import Plan, Tally
 from captioner.batch.reading import Item, Reader, Views
 from captioner.batch.record import Record
-from captioner.batch.rows import Entry, Line, to_line
-from captioner.captioner import Captioner
+from captioner.batch.rows import Entry, Line, Row, to_line
+from captioner.captioner import Caption, Captioner
 from captioner.decoding import DecodingOptions
 from captioner.engines import FloatArray
 from captioner.errors import CaptionerError
@@ -35,10 +36,18 @@ Chunk = list[tuple[Item, Views | CaptionerError]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item: for each model its name, what it says, and the hash of what it saw; or an error."""
+    """What became of an item.
+
+    Attributes:
+        item: itself.
+        captions: for each model its name, what it says, and the hash of what it saw.
+        details: what its first row tells besides.
+        error: why there are no captions.
+    """
 
     item: Item
     captions: Sequence[tuple[str, Rows, bytes]] = ()
+    details: Row = field(default_factory=dict)
     error: CaptionerError | None = None
 
     def entry(self, position: int | None) -> Entry:
@@ -48,8 +57,10 @@ class Outcome:
             lines = [Line(to_line({"image": name, "error": str(self.error), "code": self.error.code}))]
         else:
             lines = [
-                Line(to_line({"image": name, "model": model, "captions": rows}), model, digest)
-                for model, rows, digest in self.captions
+                Line(to_line({"image": name, "model": model, **details, "captions": rows}), model, digest)
+                for (model, rows, digest), details in zip(
+                    self.captions, chain([self.details], repeat({})), strict=False
+                )
             ]
         return Entry(self.item.key, tuple(lines), position)
 
@@ -116,7 +127,7 @@ class Run:
             known: dict[bytes, Rows] = {}
             new: dict[bytes, FloatArray] = {}
             for number in good:
-                view = _views(chunk[number])[model.info.image]
+                view = _views(chunk[number]).by_config[model.info.image]
                 if view.digest in known or view.digest in new:
                     continue
                 rows = self._known(view.digest, model.name)
@@ -129,12 +140,12 @@ class Run:
             unrecorded |= {(model.name, digest): rows for digest, rows in fresh.items()}
             known |= fresh
             for number in good:
-                digest = _views(chunk[number])[model.info.image].digest
+                digest = _views(chunk[number]).by_config[model.info.image].digest
                 said[number].append((model.name, known[digest], digest))
         self._unrecorded = unrecorded
         self.tally.duplicates += len(good) - len(shown)
         return [
-            Outcome(item, error=views) if isinstance(views, CaptionerError) else Outcome(item, own)
+            Outcome(item, error=views) if isinstance(views, CaptionerError) else Outcome(item, own, views.details)
             for own, (item, views) in zip(said, chunk, strict=True)
         ]
 
@@ -146,8 +157,11 @@ class Run:
         began = time.perf_counter()
         captions = model.caption_pixels(list(pictures.values()), options)
         self.tally.busy += time.perf_counter() - began
-        rows = [[self._plan.shape.row(caption) for caption in found] for found in captions]
+        rows = [[self._row(model, caption) for caption in found] for found in captions]
         return dict(zip(pictures, rows, strict=True))
+
+    def _row(self, model: Captioner, caption: Caption) -> dict[str, Any]:
+        return {**self._plan.shape.row(caption), **self._plan.details.of_caption(model, caption)}
 
     def _write(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write files and record all; in a thread of its own. What could not be written has become an error."""

@@ -30,7 +30,14 @@ WEB_MAGIC = re.compile(r"[*[]")  # there a question mark begins the query
 Trees = Callable[[str], Tree]
 
 
-def find(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str] = ()) -> Iterator[Picture]:
+def tree_of(given: str) -> Tree:
+    """What an input lies in: the files of this machine, or a store."""
+    return Store(given) if is_url(given) else Files()
+
+
+def find(
+    inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str] = (), trees: Trees = tree_of
+) -> Iterator[Picture]:
     """The pictures of all that is given, in its order, none twice by the same name.
 
     Folders are read as they are reached: a run may begin before all of a large collection is known. The order of what
@@ -53,13 +60,22 @@ def find(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str]
         recursive: take the folders below a folder too.
         lists: paths of lists, ``-`` for standard input; see :func:`captioner.batch.lists.entries`. They come after the
             inputs. An entry is whatever an input may be, but for patterns: names are taken as they are.
+        trees: what each input lies in, see :class:`captioner.batch.trees.Tree`.
 
     Raises:
         OptionError: at once, where a folder does not exist, a pattern matches nothing, or a list cannot be opened;
             later, where it turns out to be no list.
         DependencyError: at once, where the package for a URL is missing.
     """
-    return _found(inputs, recursive, lists, _tree)
+    require(not isinstance(inputs, str) and not isinstance(lists, str), "give a list of paths, not a single one")
+    require([*inputs, *lists].count(STDIN) <= 1, "standard input can be read only once: give - once")
+    for given in lists:
+        require_list(given)
+    ready = [_ready(given, recursive, trees) for given in inputs]
+    listed = (_entry(entry, recursive, trees) for entry in chain.from_iterable(map(entries, lists)))
+    found = chain(chain.from_iterable(_begun(given, recursive, trees) for given in ready), chain.from_iterable(listed))
+    alone = len(inputs) == 1 and not lists and os.path.isdir(inputs[0])  # noqa: PTH112 - a Path's may raise
+    return found if alone else _once(found)
 
 
 def count(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str] = ()) -> int | None:
@@ -72,21 +88,9 @@ def count(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str
     if STDIN in (*inputs, *lists):
         return None
     try:
-        return sum(1 for _ in _found(inputs, recursive, lists, _near))
+        return sum(1 for _ in find(inputs, recursive=recursive, lists=lists, trees=_near))
     except _FarError:
         return None
-
-
-def _found(inputs: Sequence[str], recursive: bool, lists: Sequence[str], trees: Trees) -> Iterator[Picture]:
-    require(not isinstance(inputs, str) and not isinstance(lists, str), "give a list of paths, not a single one")
-    require([*inputs, *lists].count(STDIN) <= 1, "standard input can be read only once: give - once")
-    for given in lists:
-        require_list(given)
-    ready = [_ready(given, recursive, trees) for given in inputs]
-    listed = (_entry(entry, recursive, trees) for entry in chain.from_iterable(map(entries, lists)))
-    found = chain(chain.from_iterable(_begun(given, recursive, trees) for given in ready), chain.from_iterable(listed))
-    alone = len(inputs) == 1 and not lists and os.path.isdir(inputs[0])  # noqa: PTH112 - a Path's may raise
-    return found if alone else _once(found)
 
 
 def _once(pictures: Iterable[Picture]) -> Iterator[Picture]:
@@ -179,10 +183,6 @@ def _matched(tree: Tree, pattern: str, start: int, recursive: bool) -> Iterator[
     if one is None:
         raise OptionError(f"no picture matches {pattern}; check the pattern")
     return chain([one], found)
-
-
-def _tree(given: str) -> Tree:
-    return Store(given) if is_url(given) else Files()
 
 
 class _FarError(Exception):

@@ -187,6 +187,18 @@ def test_an_impossible_option_is_wrong_usage(
     assert message in capsys.readouterr().err
 
 
+def test_options_may_stand_between_pictures(
+    caption: Command, photo: Path, letter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caption(photo, "--beam-size", 2, letter, "--", photo) == 0
+    assert [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(
+        map(str, (photo, letter, photo))
+    )
+    with pytest.raises(SystemExit):
+        caption(photo, "--beam-size", 2, letter, "--no-such-option")
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def test_what_the_grammar_does_not_know_is_wrong_usage(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["paint"], ["caption"], ["caption", str(photo), "--beam-size", "wide"], ["caption", "--x"]):
         assert wrong_usage(*arguments) == 2

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner import images
+from captioner import grey
 from captioner.config import ImageConfig
 from captioner.errors import ImageError
 from captioner.images import MAX_SIDE, load_pixels, open_image, to_array
@@ -222,7 +222,7 @@ def test_large_grey_pictures_are_read_in_strips_as_one(monkeypatch: pytest.Monke
     values[6, 4], values[0, 0] = np.nan, np.inf
     image = Image.fromarray(values)
     expected = pixels(open_image(image))
-    monkeypatch.setattr(images, "GREY_AT_ONCE", 10)
+    monkeypatch.setattr(grey, "AT_ONCE", 10)
     np.testing.assert_array_equal(pixels(open_image(image)), expected)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chromium import CHROMIUM, DRIVER, Browser, start
+from chromium import Browser
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -82,14 +82,6 @@ def address(app: Flask) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("there is no Chromium with its driver here")
-    with start(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from captioner.batch.dealing import Collection, _closed
+from captioner.batch.dealing import Collection
 from captioner.batch.pictures import Failure, Picture, is_archive
 from captioner.batch.remote import is_url, path_in
-from captioner.batch.sources import _found
 from captioner.config import require
 
 DIGITS = 32  # of a digest in hexadecimal
@@ -110,7 +109,7 @@ def sources(collection: Collection) -> Iterator[Source]:
         CaptionerError: as :func:`captioner.batch.sources.find`.
     """
     require(collection.share.of == 1, "a cluster deals the pictures out itself: leave --shard out")
-    return map(_source, _found(collection.inputs, collection.recursive, collection.lists, _closed))
+    return map(_source, collection.units())
 
 
 def _source(picture: Picture) -> Source:

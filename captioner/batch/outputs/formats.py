@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioner.batch.choices import CSV, JSONL, PARQUET, TXT, XMP
+from captioner.batch.choices import CSV, HTML, JSONL, PARQUET, TXT, XMP
 from captioner.batch.outputs.alt_texts import Embedded, Sidecars
 from captioner.batch.outputs.csv_table import CsvTable
 from captioner.batch.outputs.files import Files, TextFiles
+from captioner.batch.outputs.gallery.table import GalleryTable
 from captioner.batch.outputs.parquet_table import ParquetTable
 from captioner.batch.outputs.places import Places
 from captioner.batch.outputs.tables import JsonLines, Table
 
-TABLES: dict[str, type[Table]] = {JSONL: JsonLines, CSV: CsvTable, PARQUET: ParquetTable}
-ENDINGS = {".ndjson": JSONL} | {f".{name}": name for name in TABLES}
+TABLES: dict[str, type[Table]] = {JSONL: JsonLines, CSV: CsvTable, PARQUET: ParquetTable, HTML: GalleryTable}
+ENDINGS = {".ndjson": JSONL, ".htm": HTML} | {f".{name}": name for name in TABLES}
 
 
 def make_files(name: str, places: Places, models: Sequence[str], *, append: bool, copies: bool) -> Files:

@@ -66,7 +66,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sweep(path: Path) -> None:
-    """Remove unfinished versions of a file, which runs that were killed have left."""
+    """Remove unfinished versions of a file, which runs that were killed have left: beside what a link leads to."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
+        path = path.resolve()
     name = os.fsencode(path.name)
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:

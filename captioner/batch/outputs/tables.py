@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captioner.batch.outputs.replacing import OutputError, replacing, sweep
-from captioner.batch.rows import Entry, Line, Row, is_row
+from captioner.batch.rows import Details, Entry, Line, Row, is_row
 from captioner.config import require
 
 
@@ -53,6 +53,11 @@ class Table(ABC):
     def key(self, name: str) -> str:
         """How rows call a picture of this name."""
         return name
+
+    @property
+    def details(self) -> Details:
+        """What else its rows tell."""
+        return Details()
 
     def entries(self) -> Iterator[Entry]:
         """What is there already; rows of one picture that stand together make one entry.

@@ -6,7 +6,6 @@ N-th audit event of that name begins, once the record is open: ``os.rename:3`` l
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -18,8 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from captioner.batch.arguments import add_parser
-from captioner.errors import CaptionerError, ModelError, OptionError
+from captioner import cli
 
 KILLED_AT = "KILLED_AT"
 KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else None
@@ -27,15 +25,7 @@ KILLED = -signal.SIGKILL if hasattr(signal, "SIGKILL") else None
 
 def main(arguments: Sequence[object]) -> int:
     """Run the command; its exit code."""
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    parsed = parser.parse_args(["batch", *map(str, arguments)])
-    try:
-        code: int = parsed.run(parsed)
-    except CaptionerError as error:
-        print(f"captioner: {error}", file=sys.stderr)
-        return 2 if isinstance(error, OptionError | ModelError) else 1
-    return code
+    return cli.main(["batch", *map(str, arguments)])
 
 
 def start(arguments: Sequence[object], *, killed_at: str = "", **options: Any) -> subprocess.Popen[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import itertools
 import json
@@ -19,7 +18,6 @@ from running import main, picture, write_pictures
 
 import captioner
 from captioner.batch.record import Record
-from captioner.checkpoint import read_info, write_info
 
 Command = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -40,15 +38,6 @@ def spoil(path: str | Path) -> None:
 @pytest.fixture
 def model(tiny_model_dir: Path) -> captioner.Captioner:
     return captioner.load(tiny_model_dir, device="cpu")
-
-
-@pytest.fixture
-def other(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    """The same network by another name, for larger pictures and with other habits."""
-    directory = shutil.copytree(tiny_model_dir, tmp_path / "other")
-    info = read_info(directory)
-    write_info(directory, dataclasses.replace(info, name="other", decoding=info.decoding.replace(max_length=4)))
-    return directory
 
 
 def test_rows_are_those_of_the_library(batch: Command, model: captioner.Captioner, capsys: Capture) -> None:

@@ -27,14 +27,6 @@ def model(tiny_model_dir: Path) -> captioner.Captioner:
 
 
 @pytest.fixture
-def other(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    directory = shutil.copytree(tiny_model_dir, tmp_path / "other")
-    config = directory / "config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace('"name": "tiny"', '"name": "other"'), encoding="utf-8")
-    return directory
-
-
-@pytest.fixture
 def texts(model: captioner.Captioner) -> Callable[..., dict[str, str]]:
     """What the library says of the pictures of a folder, by their names."""
 

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +77,28 @@ def test_a_list_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Input()))
     monkeypatch.setattr(sys.stdin.buffer, "_pieces", pieces())
     assert next(find(["-"])).name == "a.jpg"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_is_opened_once() -> None:
+    os.mkfifo("pipe")
+    closed_early = []
+
+    def write() -> None:
+        try:
+            with Path("pipe").open("w", encoding="utf-8", buffering=1) as pipe:
+                time.sleep(0.1)  # so that whoever opens it only to look has closed it again
+                pipe.write("a.jpg\nb.jpg\n")
+        except BrokenPipeError as error:
+            closed_early.append(error)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    found = find([], lists=["pipe"])
+    time.sleep(0.2)
+    assert [picture.name for picture in found] == ["a.jpg", "b.jpg"]
+    writer.join()
+    assert not closed_early
 
 
 def test_what_is_no_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,15 @@ def test_what_a_killed_run_left_is_swept_up(table: Table) -> None:
     assert sorted(path.name for path in table.path.parent.iterdir()) == sorted([name, *others])
 
 
+def test_it_is_swept_up_where_a_link_leads_to(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    left = tmp_path / "there/.real.0123abcd.partial"
+    left.touch()
+    table.path.symlink_to(tmp_path / "there/real")
+    write(table, ROWS)
+    assert [path.name for path in left.parent.iterdir()] == ["real"]
+
+
 def test_of_a_long_name_the_beginning_tells(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 125 + ".txt")
     left = tmp_path / f".{'é' * 118}.0123abcd.partial"

@@ -1,0 +1,78 @@
+"""What a gallery shows of a picture besides its captions: the picture itself, and where the model looked."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from captioner.batch.pictures import SUFFIXES, Picture, is_archive
+from captioner.batch.remote import is_url, is_web, path_in
+from captioner.batch.rows import Details
+from captioner.captioner import Caption, Captioner
+from captioner.images import thumbnail
+
+# What every current browser shows by itself, as file names of such pictures end.
+SHOWN = frozenset(".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .png .webp".split())
+SIDE = 320  # pixels of an embedded picture, at most
+QUALITY = 75  # of its JPEG
+MOST = 255
+
+
+class GalleryDetails(Details):
+    """For a gallery that lies in a folder, to which it names the pictures' files.
+
+    A picture gets a ``source``: its address, or a smaller copy of it where a browser could not open the original.
+    A caption gets an ``attention``: ``shape`` (T, rows, columns) and ``weights``, in base64 a byte each, where 255 is
+    the largest of a token's. It says ``cropped`` if the model saw the middle of the picture alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = os.path.abspath(folder)  # noqa: PTH100 - a browser follows no links, and resolve() would
+
+    def of_picture(self, picture: Picture, data: bytes) -> Mapping[str, Any]:
+        """See :class:`Details`."""
+        return {"source": self._address(picture) or _copy(data)}
+
+    def _address(self, picture: Picture) -> str | None:
+        if is_url(picture.name):
+            *folders, name = path_in(picture.name)[1].split("/")
+            packed = any(map(is_archive, folders))
+            return picture.name if is_web(picture.name) and not packed and _is_shown(name, unknown=True) else None
+        if picture.path is None or not _is_shown(picture.path.name, unknown=False):
+            return None
+        try:
+            relative = os.path.relpath(picture.path, self._folder)
+        except ValueError:  # on another disk
+            return picture.path.absolute().as_uri()
+        return quote(os.fsencode(Path(relative).as_posix()))
+
+    def of_caption(self, model: Captioner, caption: Caption) -> Mapping[str, Any]:
+        """See :class:`Details`."""
+        if model.info.model.attention == "none":
+            return {}
+        weights = caption.attention
+        most = weights.max(axis=(1, 2), keepdims=True, initial=np.finfo(np.float32).tiny)
+        data = np.rint(weights / most * MOST).astype(np.uint8).tobytes()
+        attention = {"shape": list(weights.shape), "weights": base64.b64encode(data).decode("ascii")}
+        return {"attention": attention | ({"cropped": True} if model.info.image.fit == "crop" else {})}
+
+
+def _is_shown(name: str, *, unknown: bool) -> bool:
+    """Whether browsers show a file of this name; ``unknown``: where the name does not tell."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of a URL, too
+    return ending in SHOWN or (unknown and ending not in SUFFIXES)
+
+
+def _copy(data: bytes) -> str:
+    file = BytesIO()
+    picture: Image.Image = thumbnail(data, SIDE)
+    picture.save(file, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
