@@ -26,8 +26,9 @@ install-speech: $(VENV)/installed-speech  ## add what speaking needs
 serve: install  ## serve captions over HTTP (PORT=8000, HOST=127.0.0.1)
 	$(BIN)/captioner serve --host $(HOST) --port $(PORT)
 
+# A file's tests share what is costly to make, so they stay in one process.
 test: $(VENV)/installed-dev  ## run the tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=term
 
 test-slow: $(VENV)/installed-dev  ## run the tests that make test leaves out, as they take long
 	$(BIN)/python -m pytest -m slow

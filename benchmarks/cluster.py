@@ -26,8 +26,8 @@ from statistics import median
 from pictures import find_pictures, write_pictures
 from speed_parts.tables import table
 
-from captioner.batch.cluster.driver import Output, caption_on_cluster
-from captioner.batch.cluster.options import Cluster
+from captioner.batch.cluster.driver import caption_on_cluster
+from captioner.batch.cluster.options import Cluster, Output
 from captioner.batch.cluster.sessions import ENVIRONMENT
 from captioner.batch.dealing import Collection
 from captioner.batch.interrupts import Interrupts

@@ -28,6 +28,7 @@ from pictures import write_pictures
 KINDS = {
     "jsonl": ["photos", "--output", "out.jsonl"],
     "csv": ["photos", "--output", "out.csv", "--n-best", "2"],
+    "html": ["photos", "--output", "out.html"],
     "txt": ["photos", "--format", "txt"],
     "xmp": ["photos", "--format", "xmp"],
     "embed": ["photos", "--format", "embed"],

@@ -6,6 +6,7 @@ Exit codes: 0 all well; 1 some input failed, and stderr says which; 2 wrong usag
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
 import itertools
 import json
@@ -21,7 +22,7 @@ from captioner.batch.arguments import add_parser as add_batch
 from captioner.captioner import Result
 from captioner.checkpoint import ModelInfo, bundled_models, read_info, resolve
 from captioner.config import ModelConfig
-from captioner.errors import CaptionerError, DependencyError, ModelError, OptionError
+from captioner.errors import CaptionerError, DependencyError, ModelError, OptionError, one_line
 from captioner.graphs import FOLDER, make
 from captioner.images import ImageSource, open_image
 from captioner.loading import AUTO, ENGINES
@@ -29,23 +30,22 @@ from captioner.sound import Sound, wav_header, wav_stream
 from service.config import ServiceConfig, add_flags, read_flags
 
 STDIN = "-"
+AS_IT_CAME = "captioner.as_it_came"  # what is done about letters that a stream cannot take
 OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram", "rank")
 READ_AT_ONCE = 10_000  # characters of text to speak
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    _prepare_streams()
     arguments = _parse(make_parser(), argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path's bytes go out as they came in, whatever the locale
-            stream.reconfigure(errors="surrogateescape")
     if arguments.run is not serve_command:  # which keeps a log of its own
         _tell_what_takes_long()
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()  # here, where a failure can be told
     except CaptionerError as error:
-        print(f"captioner: {error}", file=sys.stderr)
+        print(f"captioner: {one_line(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, OptionError | ModelError) else 1
     except KeyboardInterrupt:
         return 130
@@ -57,6 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def _prepare_streams() -> None:
+    """Let names go out whatever they are: as the bytes they came in, or spelt out where the locale lacks a letter."""
+    codecs.register_error(AS_IT_CAME, _as_it_came)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started this; print() would take the other one
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=AS_IT_CAME)
+
+
+def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -192,7 +210,7 @@ def _print_result(name: str, result: Result, *, as_json: bool, sentence: bool) -
         for caption in result.captions:
             print(f"{name}\t{caption.sentence if sentence else caption.text}", flush=True)
     if result.error is not None:
-        print(f"captioner: {result.error}", file=sys.stderr)
+        print(f"captioner: {one_line(str(result.error))}", file=sys.stderr)
 
 
 def _draw(path: Path, source: ImageSource, result: Result) -> None:

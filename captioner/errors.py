@@ -6,6 +6,10 @@ The same pair travels unchanged into a JSONL row, an HTTP reply and the command 
 
 from __future__ import annotations
 
+import re
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of terminals, and what ends a line
+
 
 class CaptionerError(Exception):
     """Anything that captioner refuses or cannot do; the message says what to do about it."""
@@ -63,3 +67,8 @@ class DependencyError(CaptionerError):
     """An optional package or program is missing; the message names the extra that brings it."""
 
     default_code = "missing_dependency"
+
+
+def one_line(message: str) -> str:
+    """A message on one line, whatever the names in it would do to a terminal: control characters are spelt out."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), message)

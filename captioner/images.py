@@ -71,6 +71,12 @@ def open_image(
     return picture
 
 
+def file_format(data: bytes) -> str:
+    """The name of Pillow's format that a file of these bytes has. Errors as of :func:`open_image`."""
+    with _plain_errors("the image"):
+        return _identify(BytesIO(data), "the image", None).format or ""
+
+
 def load_rgb(
     source: ImageSource,
     config: ImageConfig,

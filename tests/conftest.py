@@ -132,6 +132,17 @@ def bundled() -> None:
             pytest.skip(UNPREPARED)
 
 
+# Reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[pytest.TestReport]:
+    """What a test has printed of names that are no text goes from process to process as text all the same."""
+    report: pytest.TestReport = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 # Pictures
 
 

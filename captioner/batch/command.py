@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from captioner.batch.choices import ALT_TEXTS, SKIP
+from captioner.batch.cluster.options import require_no_cluster
 from captioner.batch.dealing import Collection, Share
 from captioner.batch.interrupts import STOPPED, Interrupts
 from captioner.batch.job import Job
@@ -17,22 +17,24 @@ from captioner.batch.models import Wanted
 from captioner.batch.outputs.formats import format_of
 from captioner.batch.outputs.tables import Table
 from captioner.batch.plan import Plan
-from captioner.batch.progress import Counting, Progress, summary
+from captioner.batch.progress import Counting, Progress, summary, told
 from captioner.batch.record import FAILED, Record
 from captioner.batch.rows import Details
 from captioner.batch.run import Run
 from captioner.batch.texts import Shape
+from captioner.checkpoint import read_info, resolve
 from captioner.config import require
 from captioner.errors import CaptionerError
 
 DECODING = ("beam_size", "n_best", "length_penalty", "no_repeat_ngram", "rank")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # of terminals, and what ends a line
 NAMED = 20  # failures of earlier runs that are told by name
 
 
 def batch_command(arguments: argparse.Namespace) -> int:
     """``captioner batch``."""
     require(arguments.batch_size >= 1, "--batch-size must be at least 1")
+    if arguments.ray is None:
+        require_no_cluster(arguments)
     wanted = _wanted(arguments)
     if arguments.ray is not None:
         from captioner.batch.cluster.command import cluster_command
@@ -42,7 +44,7 @@ def batch_command(arguments: argparse.Namespace) -> int:
     table = job.table()
     record_path = job.record_path(table)
     if table is not None and job.is_finished(table, record_path):
-        return _tell_finished(table)
+        return _tell_finished(table, job, wanted)
     pictures = job.collection.pictures()  # raises for what does not exist, before models are loaded
     models = wanted.load(alt_text=job.format in ALT_TEXTS)
     skip = job.on_existing == SKIP
@@ -57,7 +59,7 @@ def batch_command(arguments: argparse.Namespace) -> int:
         progress = Progress(counting)
 
         def failed(name: str, error: CaptionerError) -> None:
-            progress.tell(_named(name, str(error)))
+            progress.tell(told(name, str(error)))
 
         run = Run(plan, record, files, key=table.key if table else str, failed=failed, progress=progress.show)
         try:
@@ -102,9 +104,10 @@ def _job(arguments: argparse.Namespace) -> Job:
     )
 
 
-def _tell_finished(table: Table) -> int:
+def _tell_finished(table: Table, job: Job, wanted: Wanted) -> int:
     """What is to be said of a share that was captioned before; the exit code."""
-    rows = [json.loads(entry.lines[0].text) for entry in table.entries() if entry.failed]
+    names = [read_info(resolve(name)).name for name in wanted.names]
+    rows = [json.loads(entry.lines[0].text) for entry, _ in job.kept(table, names) if entry.failed]
     _tell(f"{table.path} is finished")
     if rows:
         _tell_failures(len(rows), rows[:NAMED])
@@ -115,16 +118,10 @@ def _tell_failures(number: int, first: Sequence[Mapping[str, Any]]) -> None:
     """Failures of earlier runs."""
     _tell(f"{number:,} failed in an earlier run; --retry-failed tries again")
     for row in first:
-        print(_named(row["image"], row["error"]), file=sys.stderr)
+        print(told(row["image"], row["error"]), file=sys.stderr)
     if number > len(first):
         _tell(f"and {number - len(first):,} more")
 
 
 def _tell(message: str) -> None:
     print(f"captioner: {message}", file=sys.stderr)
-
-
-def _named(name: str, message: str) -> str:
-    """A failure on one line, whatever the name of the picture does to terminals."""
-    told = message if name in message else f"{name}: {message}"
-    return "captioner: " + CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), told)

@@ -19,7 +19,7 @@ from captioner.batch.outputs.formats import TABLES, make_files
 from captioner.batch.outputs.places import Places
 from captioner.batch.outputs.tables import Table
 from captioner.batch.pictures import is_archive, is_picture
-from captioner.batch.record import DONE, FAILED, KEPT, Record
+from captioner.batch.record import DONE, FAILED, FAILED_BEFORE, KEPT, Record
 from captioner.batch.remote import is_url
 from captioner.batch.rows import Entry
 from captioner.config import require
@@ -120,8 +120,7 @@ class Job:
         if self.output is not None:
             self._make(self.output)
         places = Places(self.collection.inputs, self.output)
-        append, copies = self.on_existing == APPEND, self.output is not None
-        return make_files(self.format, places, models, append=append, copies=copies)
+        return make_files(self.format, places, models, self.on_existing, copies=self.output is not None)
 
     def _make(self, folder: Path) -> None:
         try:
@@ -154,22 +153,26 @@ class Job:
             ) from error
         return folder / f"{self._key()}.progress"
 
-    def _key(self) -> str:
-        """The same for the same job, and for no other.
+    def _asked(self) -> dict[str, Any]:
+        """What is to be captioned, as JSON values by what the user calls them.
 
         The record knows pictures by name, and what is named relative to a folder is another picture in another one.
         """
         given = [*self.collection.inputs, *self.collection.lists]
         listed = bool(self.collection.lists) or STDIN in given
         relative = listed or not all(is_url(name) or Path(name).is_absolute() for name in given)
-        facts = [
-            self.format,
-            None if self.output is None else str(self.output.resolve()),
-            given,
-            str(Path.cwd()) if relative else None,
-            self.collection.recursive,
-            str(self.collection.share),
-        ]
+        return {
+            "INPUT": [*self.collection.inputs],
+            "--list": [*self.collection.lists],
+            "--recursive": self.collection.recursive,
+            "--shard": str(self.collection.share),
+            "the folder it was in": str(Path.cwd()) if relative else None,
+        }
+
+    def _key(self) -> str:
+        """The same for the same job, and for no other."""
+        output = None if self.output is None else str(self.output.resolve())
+        facts = [self.format, output, *self._asked().values()]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     def begin(self, record: Record, table: Table | None, settings: Mapping[str, Any], models: Sequence[str]) -> bool:
@@ -187,7 +190,7 @@ class Job:
         Raises:
             OptionError: what is there does not go with what is asked.
         """
-        settings = {"--format": self.format, "--on-existing": self.on_existing, **settings}
+        settings = {**self._asked(), "--format": self.format, "--on-existing": self.on_existing, **settings}
         try:
             return self._begin(record, table, settings, models)
         except CaptionerError:
@@ -203,10 +206,15 @@ class Job:
             record.begin(settings, afresh=self.on_existing != SKIP)
             return False
         there = self.on_existing != OVERWRITE and table.path.exists()
-        record.begin(settings, self._kept(table, models) if there else (), afresh=True)
+        record.begin(settings, self.kept(table, models) if there else (), afresh=True)
         return there
 
-    def _kept(self, table: Table, models: Sequence[str]) -> Iterator[tuple[Entry, str]]:
+    def kept(self, table: Table, models: Sequence[str]) -> Iterator[tuple[Entry, str]]:
+        """What is there already, each entry with its status for the record.
+
+        Raises:
+            OptionError: it holds captions of other models, and is not to be appended to.
+        """
         for entry in table.entries():
             if self.on_existing == APPEND:
                 yield entry, KEPT
@@ -217,7 +225,7 @@ class Job:
                     f"{table.path} holds captions of {', '.join(map(str, own))}, not of {', '.join(models)}: give "
                     "--on-existing append or overwrite, or name another output"
                 )
-            yield entry, FAILED if entry.failed else DONE
+            yield entry, FAILED_BEFORE if entry.failed else DONE
 
     def finish(self, record: Record, table: Table | None) -> None:
         """Write the table, if there is one, and remove the record, unless it alone remembers what failed."""

@@ -42,11 +42,13 @@ class Picture:
         path: its file, where it has one of its own on this machine; else None.
         read: its bytes. Called from any thread, and as often as one likes. Raises :class:`ImageError`:
             ``image_not_found``, ``image_unreadable``, ``image_too_large``.
+        release: lets go of bytes that it holds; it is not read again.
     """
 
     name: str
     path: Path | None
     read: Callable[[], bytes]
+    release: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

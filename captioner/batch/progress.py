@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captioner.batch.plan import Tally
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, one_line
 
 try:
     import resource
@@ -85,10 +85,15 @@ class Progress:
         print(text, end=end, file=self._stream, flush=True)
 
 
+def told(name: str, message: str) -> str:
+    """What became of a picture, on one line, whatever its name does to terminals."""
+    line = message if name in message else f"{name}: {message}"
+    return f"captioner: {one_line(line)}"
+
+
 def describe(tally: Tally, total: int | None, seconds: float) -> str:
     """Where a run is."""
-    new = tally.captioned + tally.failed
-    rate = new / seconds if seconds else 0.0
+    rate = tally.new / seconds if seconds else 0.0
     parts = [f"{tally.done:,} pictures"]
     if total is not None and total >= tally.done:
         parts = [f"{tally.done:,} of {total:,} pictures ({tally.done / max(total, 1):.0%})"]
@@ -102,7 +107,6 @@ def describe(tally: Tally, total: int | None, seconds: float) -> str:
 
 def summary(tally: Tally, seconds: float) -> str:
     """What a run has done."""
-    new = tally.captioned + tally.failed
     parts = [f"{tally.captioned:,} captioned"]
     if tally.duplicates:
         parts[-1] += f" ({tally.duplicates:,} of them duplicates)"
@@ -112,11 +116,13 @@ def summary(tally: Tally, seconds: float) -> str:
         for number, what in ((tally.skipped, "left as they were"), (tally.known, "done before"))
         if number
     ]
-    told = ", ".join(parts)
-    if new and seconds:
-        told += f"; {duration(seconds)}, {new / seconds:.1f} a second, the model busy for {tally.busy / seconds:.0%}"
+    done = ", ".join(parts)
+    if tally.new and seconds:
+        done += (
+            f"; {duration(seconds)}, {tally.new / seconds:.1f} a second, the model busy for {tally.busy / seconds:.0%}"
+        )
     memory = peak_memory()
-    return told if memory is None else f"{told}; {memory / 2**20:,.0f} MiB of memory at most"
+    return done if memory is None else f"{done}; {memory / 2**20:,.0f} MiB of memory at most"
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from captioner.batch.outputs.files import Files, Target
 from captioner.batch.outputs.replacing import OutputError
 from captioner.batch.pictures import Failure, Picture
 from captioner.batch.plan import Plan, Tally
-from captioner.batch.record import DONE, FAILED, Record
+from captioner.batch.record import DONE, FAILED, FAILED_BEFORE, Record
 from captioner.batch.rows import Row
 from captioner.config import ImageConfig
 from captioner.engines import FloatArray
@@ -91,7 +91,10 @@ class Reader:
             key = self._key(picture.name)
             position, status = self._record.find(key) or (None, None)
             target, error = self._target(picture)
-            if status == DONE or (status == FAILED and not self._plan.retry_failed):
+            if status in (DONE, FAILED):
+                self._tally.known += 1
+            elif position is not None and status == FAILED_BEFORE and not self._plan.retry_failed:
+                self._record.fail_again(position)
                 self._tally.known += 1
             elif target is not None and self._exists(target, position, status):
                 self._tally.skipped += 1
@@ -111,7 +114,7 @@ class Reader:
     def _exists(self, target: Target, position: int | None, status: str | None) -> bool:
         """Whether a picture has a file that is not to be written over."""
         assert self._files is not None
-        if status not in (None, FAILED):  # what is there may be this run's own
+        if status not in (None, FAILED_BEFORE):  # what is there may be this run's own
             self._files.sweep(target)
             return False
         if not (self._plan.skip and self._files.exists(target)):
@@ -131,6 +134,9 @@ class Reader:
             return Views(by_config, self._plan.details.of_picture(item.picture, data))
         except CaptionerError as error:
             return error
+        finally:
+            if self._files is None or not self._files.read_originals:
+                item.picture.release()
 
 
 def _require_file(picture: Picture) -> None:

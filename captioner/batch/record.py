@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +18,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from captioner.batch.rows import Entry
+from captioner.batch.settings import differences
 from captioner.errors import CaptionerError, OptionError
 
 APPLICATION = 0x43_41_50_54  # "CAPT", where SQLite keeps the kind of a file
 FORMAT = 1
 BEGUN, DONE, FAILED, KEPT = "begun", "done", "failed", "kept"
+FAILED_BEFORE = "failed before"  # in an earlier run, and not met in this one yet
 SETTINGS, FINISHED = "settings", "finished"
 AT_ONCE = 1000  # rows
+IN_MEMORY = Path(":memory:")  # SQLite's name for what is in no file
 SCHEMA = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     # A name is what the system has: bytes, and not always text.
@@ -44,7 +46,7 @@ KIND = (
     "PRAGMA user_version",
     "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
 )
-FAILURES_OF = "SELECT position FROM pictures WHERE image = ? AND status = ? AND position != ?"
+FAILURES_OF = "SELECT position FROM pictures WHERE image = ? AND status IN (?, ?) AND position != ?"
 
 
 class Record:
@@ -87,6 +89,8 @@ class Record:
             if not tables:
                 for statement in SCHEMA:
                     self._database.execute(statement)
+        if self.path != IN_MEMORY and not self.path.exists():
+            raise CaptionerError("another run of the same output has just ended: give the command again")
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +105,13 @@ class Record:
 
     def remove(self) -> None:
         """Close it and remove the file: nothing of it is needed any longer."""
+        with self._lock, contextlib.suppress(sqlite3.Error):  # a full disk
+            self._database.execute("PRAGMA journal_mode = DELETE")  # a log that is left would be the next record's
+            self._unlink()  # under the lock, so that no other run goes on with it
         self.close()
+        self._unlink()  # what is left, which on Windows is all that was open
+
+    def _unlink(self) -> None:
         for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):  # which a full disk leaves
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -124,14 +134,11 @@ class Record:
         Raises:
             OptionError: some differ.
         """
-        own = json.loads(self._fact(SETTINGS) or "{}")
-        given = json.loads(json.dumps(settings))
-        different = [name for name in {**own, **given} if own.get(name) != given.get(name)]
+        different = differences(json.loads(self._fact(SETTINGS) or "{}"), settings)
         if different:
-            told = "; ".join(f"{name} was {_told(own.get(name))}, not {_told(given.get(name))}" for name in different)
             raise OptionError(
-                f"a run is unfinished, and it was begun otherwise: {told}. Finish it with the same options, or remove "
-                f"{self.path} to begin anew"
+                f"a run is unfinished, and it was begun otherwise: {different}. Finish it with the same options, or "
+                f"remove {self.path} to begin anew"
             )
 
     def begin(self, settings: Mapping[str, Any], kept: Iterable[tuple[Entry, str]] = (), *, afresh: bool) -> None:
@@ -146,13 +153,14 @@ class Record:
             if afresh:
                 self._database.execute("DELETE FROM pictures")
                 self._database.execute("DELETE FROM lines")
+            self._database.execute("UPDATE pictures SET status = ? WHERE status = ?", (FAILED_BEFORE, FAILED))
             self._database.execute("DELETE FROM facts")
             for entry, status in kept:
                 self._note(entry, status)
             self._database.execute("INSERT INTO facts VALUES (?, ?)", (SETTINGS, json.dumps(settings)))
 
     def finish(self) -> None:
-        """The run is over: forget all but what failed."""
+        """The run is over: forget all but what failed, unless the run has not met it any more."""
         with self._errors():
             with self._transaction():
                 self._database.execute("DELETE FROM pictures WHERE status != ?", (FAILED,))
@@ -166,8 +174,9 @@ class Record:
         """The position of a picture and its status, unless this run has never met it; a failure before all else."""
         with self._errors():
             found: tuple[int, str] | None = self._one(
-                "SELECT position, status FROM pictures WHERE image = ? AND status != ? ORDER BY status != ?, position",
-                (os.fsencode(image), KEPT, FAILED),
+                "SELECT position, status FROM pictures WHERE image = ? AND status != ? "
+                "ORDER BY status NOT IN (?, ?), position",
+                (_bytes(image), KEPT, FAILED, FAILED_BEFORE),
             )
         return found
 
@@ -191,6 +200,11 @@ class Record:
         with self._errors(), self._transaction():
             for entry in entries:
                 self._note(entry, FAILED if entry.failed else DONE)
+
+    def fail_again(self, position: int) -> None:
+        """Note that a picture that failed in an earlier run is there still, and not to be tried again."""
+        with self._errors(), self._transaction():
+            self._database.execute("UPDATE pictures SET status = ? WHERE position = ?", (FAILED, position))
 
     def forget(self, position: int) -> None:
         """Leave a picture out."""
@@ -222,7 +236,9 @@ class Record:
         position = self._picture(entry.image, entry.position, status)
         if entry.position is not None:
             # What it replaces, and what else failed by that name: appending may have brought several.
-            same = self._database.execute(FAILURES_OF, (os.fsencode(entry.image), FAILED, position)).fetchall()
+            same = self._database.execute(
+                FAILURES_OF, (_bytes(entry.image), FAILED, FAILED_BEFORE, position)
+            ).fetchall()
             self._database.executemany("DELETE FROM pictures WHERE position = ?", same)
             self._database.executemany("DELETE FROM lines WHERE position = ?", [*same, (position,)])
         values = [(position, place, line.model, line.digest, line.text) for place, line in enumerate(entry.lines)]
@@ -230,7 +246,7 @@ class Record:
 
     def _picture(self, image: str, position: int | None, status: str) -> int:
         query = "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)"
-        made = self._database.execute(query, (position, os.fsencode(image), status)).lastrowid
+        made = self._database.execute(query, (position, _bytes(image), status)).lastrowid
         assert made is not None
         return made
 
@@ -264,7 +280,7 @@ class Record:
 
     def _told(self, error: sqlite3.Error) -> CaptionerError:
         name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_BUSY":
+        if name.startswith("SQLITE_BUSY"):
             return CaptionerError(f"another run is writing the same output: wait until it is done ({self.path} is its)")
         if name == "SQLITE_NOTADB":
             return CaptionerError(f"{self.path} is no record of captioner batch; move it away or name another output")
@@ -273,5 +289,5 @@ class Record:
         )
 
 
-def _told(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if value is not None else "not set"
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")

@@ -42,12 +42,14 @@ class Outcome:
         item: itself.
         captions: for each model its name, what it says, and the hash of what it saw.
         details: what its first row tells besides.
+        duplicate: no model has seen it, as it shows what another one does.
         error: why there are no captions.
     """
 
     item: Item
     captions: Sequence[tuple[str, Rows, bytes]] = ()
     details: Row = field(default_factory=dict)
+    duplicate: bool = False
     error: CaptionerError | None = None
 
     def entry(self, position: int | None) -> Entry:
@@ -143,10 +145,11 @@ class Run:
                 digest = _views(chunk[number]).by_config[model.info.image].digest
                 said[number].append((model.name, known[digest], digest))
         self._unrecorded = unrecorded
-        self.tally.duplicates += len(good) - len(shown)
         return [
-            Outcome(item, error=views) if isinstance(views, CaptionerError) else Outcome(item, own, views.details)
-            for own, (item, views) in zip(said, chunk, strict=True)
+            Outcome(item, error=views)
+            if isinstance(views, CaptionerError)
+            else Outcome(item, said[number], views.details, duplicate=number not in shown)
+            for number, (item, views) in enumerate(chunk)
         ]
 
     def _known(self, digest: bytes, model: str) -> Rows | None:
@@ -188,6 +191,7 @@ class Run:
         for outcome in outcomes:
             if outcome.error is None:
                 self.tally.captioned += 1
+                self.tally.duplicates += outcome.duplicate
             else:
                 self.tally.failed += 1
                 self._failed(outcome.item.picture.name, outcome.error)

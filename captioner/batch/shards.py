@@ -111,8 +111,22 @@ def _picture(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo, path:
         return Picture(name, None, partial(_read_part, name, path, member.offset_data, member.size))
     content = archive.extractfile(member)
     assert content is not None  # as the member is a file
-    data = content.read()
-    return Picture(name, None, lambda: data)
+    held = _Held(content.read())
+    return Picture(name, None, held.read, held.release)
+
+
+class _Held:
+    """Bytes that can be had once: what is unpacked goes by."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def read(self) -> bytes:
+        assert self._data is not None, "it has been released"
+        return self._data
+
+    def release(self) -> None:
+        self._data = None
 
 
 def _read_part(name: str, path: str, start: int, size: int) -> bytes:

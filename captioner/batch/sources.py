@@ -67,15 +67,7 @@ def find(
             later, where it turns out to be no list.
         DependencyError: at once, where the package for a URL is missing.
     """
-    require(not isinstance(inputs, str) and not isinstance(lists, str), "give a list of paths, not a single one")
-    require([*inputs, *lists].count(STDIN) <= 1, "standard input can be read only once: give - once")
-    for given in lists:
-        require_list(given)
-    ready = [_ready(given, recursive, trees) for given in inputs]
-    listed = (_entry(entry, recursive, trees) for entry in chain.from_iterable(map(entries, lists)))
-    found = chain(chain.from_iterable(_begun(given, recursive, trees) for given in ready), chain.from_iterable(listed))
-    alone = len(inputs) == 1 and not lists and os.path.isdir(inputs[0])  # noqa: PTH112 - a Path's may raise
-    return found if alone else _once(found)
+    return _found(inputs, recursive, lists, trees, tell=True)
 
 
 def count(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str] = ()) -> int | None:
@@ -88,13 +80,27 @@ def count(inputs: Sequence[str], *, recursive: bool = False, lists: Sequence[str
     if STDIN in (*inputs, *lists):
         return None
     try:
-        return sum(1 for _ in find(inputs, recursive=recursive, lists=lists, trees=_near))
+        return sum(1 for _ in _found(inputs, recursive, lists, _near, tell=False))
     except _FarError:
         return None
 
 
-def _once(pictures: Iterable[Picture]) -> Iterator[Picture]:
-    """Pictures without those whose name was there before."""
+def _found(
+    inputs: Sequence[str], recursive: bool, lists: Sequence[str], trees: Trees, *, tell: bool
+) -> Iterator[Picture]:
+    require(not isinstance(inputs, str) and not isinstance(lists, str), "give a list of paths, not a single one")
+    require([*inputs, *lists].count(STDIN) <= 1, "standard input can be read only once: give - once")
+    for given in lists:
+        require_list(given)
+    ready = [_ready(given, recursive, trees) for given in inputs]
+    listed = (_entry(entry, recursive, trees) for entry in chain.from_iterable(map(entries, lists)))
+    found = chain(chain.from_iterable(_begun(given, recursive, trees) for given in ready), chain.from_iterable(listed))
+    alone = len(inputs) == 1 and not lists and os.path.isdir(inputs[0])  # noqa: PTH112 - a Path's may raise
+    return found if alone else _once(found, tell=tell)
+
+
+def _once(pictures: Iterable[Picture], *, tell: bool) -> Iterator[Picture]:
+    """Pictures without those whose name was there before, which is told once."""
     seen: set[bytes] = set()
     repeated = False
     for picture in pictures:
@@ -102,7 +108,7 @@ def _once(pictures: Iterable[Picture]) -> Iterator[Picture]:
         if digest not in seen:
             seen.add(digest)
             yield picture
-        elif not repeated:
+        elif tell and not repeated:
             repeated = True
             log.warning("%s comes more than once: of pictures with equal names the first is taken", picture.name)
 

@@ -19,6 +19,7 @@ DESCRIPTION = f"{RDF_NAMESPACE} Description"
 # A tag that expat has found in order: to its end, whatever its attributes hold.
 TAG = re.compile(rb"""<(?:[^"'>]++|"[^"]*+"|'[^']*+')*+>""")
 SPACE = b" \t\r\n"
+MOST_ELEMENTS = 10_000  # that are kept: an alt text in every language takes some hundred
 
 
 class NotXMPError(Exception):
@@ -82,6 +83,7 @@ class _Reader:
         self.root: Element | None = None
         self._data, self._wanted = data, wanted
         self._open: list[Element] = []
+        self._elements = 0
         self._passed_over = 0  # how deep in something that does not matter
         self._declared: dict[str, str] = {}
         parser.StartNamespaceDeclHandler = self._declare
@@ -99,6 +101,9 @@ class _Reader:
         if self._passed_over or not self._matters(name):
             self._passed_over += 1
             return
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS:
+            raise NotXMPError(f"it has more than {MOST_ELEMENTS:,} elements in the properties that are looked for")
         outer = self._open[-1].prefixes if self._open else {}
         start = self.parser.CurrentByteIndex
         tag = TAG.match(self._data, start)

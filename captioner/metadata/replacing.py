@@ -22,6 +22,7 @@ from pathlib import Path
 from captioner.errors import CaptionerError
 
 LONGEST_NAME = 255  # bytes, on all common file systems
+NOT_WRITTEN = "not_written"  # an error's code
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 REASONS = {
     errno.ENOSPC: "the disk is full; make room",
@@ -38,7 +39,7 @@ REASONS = {
 
 def not_written(name: object, reason: str) -> CaptionerError:
     """The error that a file has not been written, and that what was there is there still."""
-    return CaptionerError(f"{name} cannot be written: {reason}; nothing was changed", code="not_written")
+    return CaptionerError(f"{name} cannot be written: {reason}; nothing was changed", code=NOT_WRITTEN)
 
 
 def state(path: Path) -> os.stat_result | None:
@@ -77,7 +78,7 @@ def replace(path: Path, content: bytes, old: os.stat_result | None, *, keep_time
     except OSError as error:
         reason = REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the folder"
         raise not_written(path, reason) from error
-    _force_to_disk(path.parent)
+    force_to_disk(path.parent)
 
 
 def _temporary_name(name: str) -> str:
@@ -121,7 +122,7 @@ def _check_unchanged(path: Path, old: os.stat_result | None) -> None:
         raise not_written(path, "another program has just changed it; try again")
 
 
-def _force_to_disk(folder: Path) -> None:
+def force_to_disk(folder: Path) -> None:
     """Make sure that the new name is there after a power failure, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

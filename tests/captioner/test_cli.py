@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -188,14 +189,14 @@ def test_an_impossible_option_is_wrong_usage(
 
 
 def test_options_may_stand_between_pictures(
-    caption: Command, photo: Path, letter: Path, capsys: pytest.CaptureFixture[str]
+    caption: Command, photo: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert caption(photo, "--beam-size", 2, letter, "--", photo) == 0
+    assert caption(photo, "--beam-size", 2, other, "--", photo) == 0
     assert [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(
-        map(str, (photo, letter, photo))
+        map(str, (photo, other, photo))
     )
     with pytest.raises(SystemExit):
-        caption(photo, "--beam-size", 2, letter, "--no-such-option")
+        caption(photo, "--beam-size", 2, other, "--no-such-option")
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
@@ -314,6 +315,22 @@ def test_a_full_disk_is_told_in_a_sentence(photo: Path, tiny_model_dir: Path) ->
 def test_a_service_that_cannot_be_is_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *wrong]) == 2
     assert wrong[0].strip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("errors", ["2>&1", "2>&-"])
+def test_a_stream_that_lacks_a_letter_or_is_closed_ends_nothing(tiny_model_dir: Path, photo: Path, errors: str) -> None:
+    odd = photo.with_name("\u6f22\u00e9.jpg")
+    shutil.copy(photo, odd)
+    command = [sys.executable, "-m", "captioner.cli", "caption", "--model", str(tiny_model_dir), "--device", "cpu"]
+    line = shlex.join([*command, "gone\u6f22.jpg", odd.name])
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        f"{line} {errors}", shell=True, cwd=photo.parent, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    *told, said = done.stdout.splitlines()
+    assert said.startswith(b"\\u6f22\xe9.jpg\t")
+    assert [b"gone\\u6f22.jpg does not exist" in line for line in told] == ([True] if errors == "2>&1" else [])
 
 
 def test_a_name_that_is_no_text_leaves_its_neighbours_alone(tiny_model_dir: Path, photo: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_file_of_something_else_is_told(part: str, value: Any, tmp_path: Path)
 def test_numbers_that_numpy_lacks_are_told(tmp_path: Path) -> None:
     header = json.dumps({"weight": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
     (tmp_path / EXPECTATION_NAME).write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(ModelError, match="cannot read"):
+    with pytest.raises(ModelError, match=r"cannot read|is no expectation"):  # the latter where ml_dtypes is loaded
         Expectation.load(tmp_path)
 
 

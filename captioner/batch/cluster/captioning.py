@@ -6,19 +6,16 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import captioner
 from captioner.batch.cluster.reading import Filled
 from captioner.batch.interrupts import Interrupts
 from captioner.batch.models import Wanted, digest
 from captioner.batch.plan import Plan, Tally
-from captioner.batch.record import Record
+from captioner.batch.record import IN_MEMORY, Record
 from captioner.batch.run import Run
 from captioner.cores import VARIABLE
 from captioner.errors import CaptionerError, ModelError
-
-IN_MEMORY = Path(":memory:")  # SQLite's name for it
 
 
 @dataclass(frozen=True)

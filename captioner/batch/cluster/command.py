@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioner.batch.choices import APPEND, OVERWRITE
-from captioner.batch.cluster.driver import Output, caption_on_cluster
-from captioner.batch.cluster.options import Cluster
+from captioner.batch.choices import APPEND, OVERWRITE, SKIP
+from captioner.batch.cluster.driver import caption_on_cluster
+from captioner.batch.cluster.options import PART_SIZE, Output, cluster_of
 from captioner.batch.dealing import Collection
 from captioner.batch.interrupts import STOPPED, Interrupts
 from captioner.batch.models import Wanted
 from captioner.batch.plan import Tally
-from captioner.batch.progress import Counting, Progress, summary
+from captioner.batch.progress import Counting, Progress, summary, told
 from captioner.config import require
 
 FORMAT = "parquet"
@@ -38,11 +38,11 @@ def cluster_command(arguments: argparse.Namespace, wanted: Wanted) -> int:
     collection = Collection(tuple(arguments.inputs), tuple(arguments.lists), arguments.recursive)
     output = Output(
         _place(arguments.output),
-        arguments.part_size,
+        PART_SIZE if arguments.part_size is None else arguments.part_size,
         afresh=arguments.on_existing == OVERWRITE,
         retry_failed=arguments.retry_failed,
     )
-    cluster = Cluster(arguments.ray, arguments.ray_workers, arguments.ray_cpus, arguments.ray_gpus)
+    cluster = cluster_of(arguments)
     counting = Counting(collection.count)
     counting.start()
     progress = Progress(counting)
@@ -54,7 +54,7 @@ def cluster_command(arguments: argparse.Namespace, wanted: Wanted) -> int:
         progress.show(now)
 
     def failed(name: str, reason: str) -> None:
-        progress.tell(f"captioner: {reason if name in reason else f'{name}: {reason}'}")
+        progress.tell(told(name, reason))
 
     with Interrupts() as interrupts, _nothing_printed():
         try:
@@ -89,6 +89,10 @@ def _check(arguments: argparse.Namespace) -> None:
     require(arguments.progress is None, "a cluster's record is its output: leave --progress out")
     require(arguments.threads is None, "--ray-cpus says how many cores each worker has: leave --threads out")
     require(arguments.on_existing != APPEND, "parts are made once: choose --on-existing skip or overwrite")
+    require(
+        not (arguments.retry_failed and arguments.on_existing != SKIP),
+        f"--retry-failed goes on with what is there: leave --on-existing {arguments.on_existing} out",
+    )
 
 
 def _place(output: str | Path) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from captioner.batch.cluster.captioning import Answer, Work
 from captioner.batch.cluster.folder import Facts, Folder
-from captioner.batch.cluster.options import PART_SIZE, Cluster
-from captioner.batch.cluster.parts import Group, Part, parts, sources
+from captioner.batch.cluster.gathering import Gathering
+from captioner.batch.cluster.options import Cluster, Output
+from captioner.batch.cluster.parts import Group, Part, parts, sources, waves
 from captioner.batch.cluster.pipeline import LostError, answers, room
 from captioner.batch.cluster.sessions import require_ray, session
 from captioner.batch.dealing import Collection
@@ -25,29 +28,9 @@ from captioner.errors import CaptionerError, OptionError
 from captioner.loading import AUTO, TORCH
 
 BATCHES = 8  # of a group
-WAVE = 2_000_000  # pictures that Ray Data goes through at a time; the driver holds their names
-ARCHIVE = 4096  # pictures that an archive counts as there: who knows
 FRUITLESS = 3  # times that workers are lost with nothing done in between, until the run gives up
 
-
-@dataclass(frozen=True)
-class Output:
-    """Where the rows go.
-
-    Attributes:
-        place: a folder's path or URL.
-        part_size: pictures in a file.
-        afresh: remove first what is there.
-        retry_failed: caption those parts again that have pictures which failed.
-    """
-
-    place: str
-    part_size: int = PART_SIZE
-    afresh: bool = False
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        require(self.part_size >= 1, "--part-size must be at least 1")
+T = TypeVar("T")
 
 
 @dataclass
@@ -142,17 +125,30 @@ class _Run:
         self._size = BATCHES * work.batch_size
 
     def __call__(self, found: Iterator[Part]) -> Summary:
-        waves = _waves(self._missing(found))
-        first = next(waves, None)
-        ended = True
-        with ExitStack() as stack:
-            if first is not None:
+        ended = False
+        with ExitStack() as stack, contextlib.suppress(Stopped):
+            remaining = waves(self._missing(found))
+            wave = self._awaited(remaining)
+            if wave:
+                self._folder.reopen()
                 stack.enter_context(session(self._cluster.address))
-                ended = all(map(self._wave, chain([first], waves)))
+            while wave:
+                self._wave(wave)
+                wave = self._awaited(remaining)
+            ended = True
         if ended:
             self._folder.finish(self._done.values())
         failures = sum(facts.failed for facts in self._done.values())
         return Summary(self._tally, len(self._done), failures, ended)
+
+    def _awaited(self, stream: Iterator[T]) -> T | None:
+        """What comes next, if anything does.
+
+        Raises:
+            Stopped: the run is told to stop, before or meanwhile.
+        """
+        with self._interrupts.waiting():
+            return next(stream, None)
 
     def _missing(self, found: Iterator[Part]) -> Iterator[Part]:
         """The parts that are to be captioned.
@@ -181,36 +177,39 @@ class _Run:
             "output, or give --on-existing overwrite"
         )
 
-    def _wave(self, wave: list[Part]) -> bool:
-        """Caption some parts; whether the run is to go on."""
-        open_parts = {part.number: _Open(part, self._size) for part in wave}
+    def _wave(self, wave: list[Part]) -> None:
+        """Caption some parts.
+
+        Raises:
+            Stopped: the run is told to stop; the parts that are complete are written.
+        """
+        open_parts = {part.number: Gathering(part, self._size) for part in wave}
         workers, fruitless = self._workers(), 0
         written: Future[None] | None = None
         with ThreadPoolExecutor(1, "part writer") as writer:  # which is waited for as the context ends
-            while open_parts:
-                groups = list(chain.from_iterable(part.missing() for part in open_parts.values()))
-                stream = answers(groups, self._work, self._cluster, workers, self._size)
-                try:
-                    while (answer := self._next(stream)) is not None:
-                        fruitless = 0
-                        part = open_parts.get(answer.part)
-                        if part is None or not part.add(answer):
-                            continue  # it has come before, from a worker that was given up
-                        self._account(answer, workers)
-                        if not part.missing():
-                            if written is not None:
-                                written.result()
-                            written = writer.submit(self._write, open_parts.pop(answer.part))
-                except LostError as error:
-                    fruitless += 1
-                    if fruitless > FRUITLESS:
-                        raise self._given_up(groups, error) from error
-                    workers = max(1, min(workers, room(self._cluster)))
-                except Stopped:
-                    break
-            if written is not None:
-                written.result()
-        return not open_parts
+            try:
+                while open_parts:
+                    groups = list(chain.from_iterable(part.missing() for part in open_parts.values()))
+                    stream = answers(groups, self._work, self._cluster, workers, self._size)
+                    try:
+                        while (answer := self._awaited(stream)) is not None:
+                            part = open_parts.get(answer.part)
+                            if part is None or not part.add(answer):
+                                continue  # it has come before, from a worker that was given up
+                            fruitless = 0
+                            self._account(part.take(answer), workers)
+                            if not part.missing():
+                                if written is not None:
+                                    written.result()
+                                written = writer.submit(self._write, open_parts.pop(answer.part))
+                    except LostError as error:
+                        fruitless += 1
+                        if fruitless > FRUITLESS:
+                            raise self._given_up(groups, error) from error
+                        workers = max(1, min(workers, room(self._cluster)))
+            finally:
+                if written is not None:
+                    written.result()
 
     def _workers(self) -> int:
         workers = self._cluster.workers or room(self._cluster)
@@ -222,10 +221,6 @@ class _Run:
         )
         return workers
 
-    def _next(self, stream: Iterator[Answer]) -> Answer | None:
-        with self._interrupts.waiting():
-            return next(stream, None)
-
     def _given_up(self, groups: list[Group], error: LostError) -> CaptionerError:
         first, last = groups[0].sources[0].name, groups[0].sources[-1].name
         return CaptionerError(
@@ -233,62 +228,19 @@ class _Run:
             f"see to the machines and to these pictures, and give the same command again ({error})"
         )
 
-    def _account(self, answer: Answer, workers: int) -> None:
+    def _account(self, taken: list[Answer], workers: int) -> None:
         tally = self._tally
-        tally.captioned += answer.tally.captioned
-        tally.duplicates += answer.tally.duplicates
-        tally.failed += answer.tally.failed
-        tally.busy += answer.tally.busy / workers
-        for name, reason in answer.failures:
-            self._failed(name, reason)
+        for answer in taken:
+            tally.captioned += answer.tally.captioned
+            tally.duplicates += answer.tally.duplicates
+            tally.failed += answer.tally.failed
+            tally.busy += answer.tally.busy / workers
+            for name, reason in answer.failures:
+                self._failed(name, reason)
         self._progress(tally)
 
-    def _write(self, part: _Open) -> None:
-        pictures = sum(answer.count for answer in part.answers.values())
-        failed = sum(answer.tally.failed for answer in part.answers.values())
-        in_order = (part.answers[start].lines for start in sorted(part.answers))
-        self._folder.write(part.part, chain.from_iterable(in_order), pictures, failed)
+    def _write(self, part: Gathering) -> None:
+        taken = list(part.answers())
+        pictures, failed = sum(answer.count for answer in taken), sum(answer.tally.failed for answer in taken)
+        self._folder.write(part.part, chain.from_iterable(answer.lines for answer in taken), pictures, failed)
         self._done[part.part.number] = Facts(part.part.digest, pictures, failed)
-
-
-class _Open:
-    """A part of which answers are still to come."""
-
-    def __init__(self, part: Part, size: int) -> None:
-        self.part = part
-        self.answers: dict[int, Answer] = {}
-        self._groups = part.groups(size)
-
-    def add(self, answer: Answer) -> bool:
-        """Note an answer; whether it is new."""
-        new = answer.start not in self.answers
-        self.answers[answer.start] = answer
-        return new
-
-    def missing(self) -> list[Group]:
-        """The groups that are not answered as a whole."""
-        self._groups = [group for group in self._groups if not self._is_answered(group)]
-        return self._groups
-
-    def _is_answered(self, group: Group) -> bool:
-        start = group.start
-        while (answer := self.answers.get(start)) is not None:
-            start += answer.count
-            if answer.last or start == group.end:
-                return True
-        return False
-
-
-def _waves(missing: Iterable[Part]) -> Iterator[list[Part]]:
-    """Parts, some at a time."""
-    wave: list[Part] = []
-    size = 0
-    for part in missing:
-        own = ARCHIVE if part.sources[0].archive else len(part.sources)
-        if wave and size + own > WAVE:
-            yield wave
-            wave, size = [], 0
-        wave.append(part)
-        size += own
-    if wave:
-        yield wave

@@ -22,6 +22,7 @@ from captioner.batch.cluster.stores import Store, open_store
 from captioner.batch.outputs.parquet_table import GROUP, ParquetTable
 from captioner.batch.outputs.replacing import OutputError
 from captioner.batch.rows import shown
+from captioner.batch.settings import differences
 from captioner.errors import OptionError
 
 MANIFEST = "manifest.json"
@@ -78,7 +79,7 @@ class Folder:
         names = self._store.names()
         there = {int(found[1]): name for name in names if (found := PART.fullmatch(name))}
         if afresh:
-            for name in [*there.values(), *{MANIFEST}.intersection(names)]:
+            for name in [*{MANIFEST}.intersection(names), *there.values()]:  # what is half removed has none
                 self._store.remove(name)
             there = {}
         elif MANIFEST in names:
@@ -92,20 +93,23 @@ class Folder:
         self._write_manifest({"complete": False})
         return {}
 
+    def reopen(self) -> None:
+        """Note that a part is missing: whatever the manifest said of the whole is true no longer."""
+        self._write_manifest({"complete": False})
+
     def _check(self) -> None:
         with self._store.open(MANIFEST) as file:
             try:
                 manifest = json.load(file)
-                own, version = manifest["settings"], manifest["format_version"]
+                own, version = dict(manifest["settings"]), manifest["format_version"]
             except (ValueError, KeyError, TypeError) as error:
                 raise OptionError(f"{MANIFEST} in {self._place} is damaged: name another output") from error
         if version != FORMAT:
             raise OptionError(f"{self._place} was begun by another version of captioner: name another output")
-        names = [name for name in {**own, **self._settings} if own.get(name) != self._settings.get(name)]
-        if names:
-            told = ", ".join(f"{name} was {_told(own.get(name))}, not {_told(self._settings[name])}" for name in names)
+        different = differences(own, self._settings)
+        if different:
             raise OptionError(
-                f"{self._place} was begun otherwise: {told}. Give the same options, or name another output"
+                f"{self._place} was begun otherwise: {different}. Give the same options, or name another output"
             )
 
     def _facts(self, name: str) -> Facts:
@@ -173,7 +177,3 @@ def _columns() -> Any:
     empty = BytesIO()
     ParquetTable(Path()).dump([], empty)
     return parquet.read_schema(empty)
-
-
-def _told(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if value is not None else "not set"

@@ -1,4 +1,4 @@
-"""Which cluster, which workers it is to have, and what the command line calls that."""
+"""Which cluster, which workers it is to have, where their rows go, and what the command line calls that."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from captioner.config import require
 LOCAL = "local"
 PART_SIZE = 8192
 CPUS = 2
+OF_A_CLUSTER = ("ray_workers", "ray_cpus", "ray_gpus", "part_size")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,48 @@ class Cluster:
         require(self.gpus <= 1 or self.gpus == int(self.gpus), "--ray-gpus above 1 must be whole")
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where the rows go.
+
+    Attributes:
+        place: a folder's path or URL.
+        part_size: pictures in a file.
+        afresh: remove first what is there.
+        retry_failed: caption those parts again that have pictures which failed.
+    """
+
+    place: str
+    part_size: int = PART_SIZE
+    afresh: bool = False
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.part_size >= 1, "--part-size must be at least 1")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``captioner batch`` that concern a cluster."""
     add = parser.add_argument_group("several machines").add_argument
     add("--ray", metavar="ADDRESS", help="of a Ray cluster, or local for one of this machine; --output is a folder")
     add("--ray-workers", type=int, metavar="N", help="processes that caption [as many as there is room for]")
-    add("--ray-cpus", type=int, default=CPUS, metavar="N", help=f"cores of each [{CPUS}]")
-    add("--ray-gpus", type=float, default=0, metavar="N", help="accelerators of each, or a share of one [0]")
-    add("--part-size", type=int, default=PART_SIZE, metavar="N", help=f"pictures in a file of the output [{PART_SIZE}]")
+    add("--ray-cpus", type=int, metavar="N", help=f"cores of each [{CPUS}]")
+    add("--ray-gpus", type=float, metavar="N", help="accelerators of each, or a share of one [0]")
+    add("--part-size", type=int, metavar="N", help=f"pictures in a file of the output [{PART_SIZE}]")
+
+
+def require_no_cluster(arguments: argparse.Namespace) -> None:
+    """Raise :class:`OptionError` for options that mean nothing without a cluster."""
+    for name in OF_A_CLUSTER:
+        option = f"--{name.replace('_', '-')}"
+        require(getattr(arguments, name) is None, f"{option} is for a cluster: give --ray, too, or leave it out")
+
+
+def cluster_of(arguments: argparse.Namespace) -> Cluster:
+    """The cluster that the options name.
+
+    Raises:
+        OptionError: a number is impossible.
+    """
+    given = {name.removeprefix("ray_"): getattr(arguments, name) for name in OF_A_CLUSTER[:3]}
+    return Cluster(arguments.ray, **{name: value for name, value in given.items() if value is not None})

@@ -1,13 +1,14 @@
 """A collection in parts, and parts in groups: what is written together, and what is captioned together.
 
 Both depend on the collection and on their sizes alone, never on who captions what and when: so every run groups
-pictures as any other would, and a part that is captioned again comes out as it was.
+pictures as any other would, and a part that is captioned again comes out as it was. How many parts are asked for at a
+time, a wave, changes nothing in them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -17,6 +18,8 @@ from captioner.batch.remote import is_url, path_in
 from captioner.config import require
 
 DIGITS = 32  # of a digest in hexadecimal
+WAVE = 2_000_000  # pictures that Ray Data goes through at a time; the driver holds their names
+ARCHIVE = 4096  # pictures that an archive counts as there: who knows
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -100,6 +103,21 @@ def parts(sources: Iterator[Source], size: int) -> Iterator[Part]:
             some.append(source)
     if some:
         yield Part(number, tuple(some))
+
+
+def waves(missing: Iterable[Part]) -> Iterator[list[Part]]:
+    """Parts, as many at a time as have :data:`WAVE` pictures together."""
+    wave: list[Part] = []
+    size = 0
+    for part in missing:
+        own = ARCHIVE if part.sources[0].archive else len(part.sources)
+        if wave and size + own > WAVE:
+            yield wave
+            wave, size = [], 0
+        wave.append(part)
+        size += own
+    if wave:
+        yield wave
 
 
 def sources(collection: Collection) -> Iterator[Source]:

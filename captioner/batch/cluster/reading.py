@@ -45,7 +45,8 @@ class Filled:
 def fill(group: Group, size: int, most: int = MOST_BYTES) -> Iterator[Filled]:
     """Read a group: as one, or as several where its pictures are large or come from an archive.
 
-    Where one ends and the next one begins depends on the pictures alone.
+    Where one ends and the next one begins depends on the pictures, and on which of them could be read: of one that
+    could not nobody knows how large it is. Another attempt may cut in other places.
 
     Args:
         group: what to read.

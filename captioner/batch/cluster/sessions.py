@@ -110,6 +110,11 @@ def _require_head(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> CaptionerError:
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if address == LOCAL:
+        return CaptionerError(
+            f"Ray does not start on this machine ({said}): it wants room in /dev/shm and in /tmp, or in the folder "
+            "that RAY_TMPDIR names. Without --ray this machine captions by itself, into one file"
+        )
     return CaptionerError(
         f"no Ray cluster answers at {address} ({said}): start one with ray start --head, or give --ray {LOCAL}. "
         "One that wants a token needs RAY_AUTH_MODE=token and the same token here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -12,13 +13,16 @@ from captioner.errors import DependencyError, OptionError
 
 # What these get has begun to be there when all of it has come in.
 AT_ONCE = frozenset(["s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"])
+# What a file is called that makes room for another one.
+REPLACED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.replaced", re.DOTALL)
+UNFINISHED = re.compile(f"{PARTIAL.pattern}|{REPLACED.pattern}", re.DOTALL)
 
 
 class Store(Protocol):
     """Files by their names. Each method raises :class:`captioner.errors.CaptionerError` where it cannot do its work."""
 
     def names(self) -> list[str]:
-        """Of all files, without those that were left half written, which are removed."""
+        """Of all files. What was left half written is removed; what was to be replaced and was not is there again."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -60,11 +64,14 @@ class Disk:
     def names(self) -> list[str]:
         """See :class:`Store`."""
         found = []
-        for path in self._folder.iterdir():
-            if PARTIAL.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-            elif path.is_file():
-                found.append(path.name)
+        try:
+            for path in self._folder.iterdir():
+                if PARTIAL.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+                elif path.is_file():
+                    found.append(path.name)
+        except OSError as error:
+            raise OutputError(f"{self._folder} cannot be read: {error.strerror or error}") from error
         return found
 
     def open(self, name: str) -> BinaryIO:
@@ -82,7 +89,11 @@ class Disk:
 
     def remove(self, name: str) -> None:
         """See :class:`Store`."""
-        (self._folder / name).unlink(missing_ok=True)
+        path = self._folder / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be removed: {error.strerror or error}") from error
 
 
 class Far:
@@ -108,13 +119,20 @@ class Far:
     def names(self) -> list[str]:
         """See :class:`Store`."""
         self._system.invalidate_cache()
-        found = []
-        for entry in self._try("ls", self._root, detail=True):
-            name = entry["name"].rstrip("/").rpartition("/")[2]
-            if PARTIAL.fullmatch(name):
+        entries = {
+            entry["name"].rstrip("/").rpartition("/")[2]: entry["type"]
+            for entry in self._try("ls", self._root, detail=True)
+        }
+        found = [name for name, kind in entries.items() if kind == "file" and not UNFINISHED.fullmatch(name)]
+        for name in entries:
+            if old := REPLACED.fullmatch(name):
+                if old[1] in found:
+                    self.remove(name)
+                else:
+                    self._try("mv", self._path(name), self._path(old[1]))
+                    found.append(old[1])
+            elif PARTIAL.fullmatch(name):
                 self.remove(name)
-            elif entry["type"] == "file":
-                found.append(name)
         return found
 
     def open(self, name: str) -> BinaryIO:
@@ -126,11 +144,15 @@ class Far:
         if self._at_once:
             self._try("pipe_file", self._path(name), content)
             return
-        partial = f".{name}.{secrets.token_hex(4)}.partial"
+        own = secrets.token_hex(4)
+        partial, replaced = f".{name}.{own}.partial", f".{name}.{own}.replaced"
         self._try("pipe_file", self._path(partial), content)
-        if self._try("exists", self._path(name)):  # a part that is missing is captioned again; half of one would not be
-            self.remove(name)
+        there = self._try("exists", self._path(name))
+        if there:  # not every store moves a file to where one is; killed before the end, the old one comes back
+            self._try("mv", self._path(name), self._path(replaced))
         self._try("mv", self._path(partial), self._path(name))
+        if there:
+            self.remove(replaced)
 
     def remove(self, name: str) -> None:
         """See :class:`Store`."""

@@ -47,11 +47,14 @@ class Embedded(_AltTexts):
     Args:
         places: where the files lie.
         copies: whether they are copies.
+        skip: copies keep the alt text that their originals have.
     """
 
-    def __init__(self, places: Places, *, copies: bool) -> None:
+    read_originals = True
+
+    def __init__(self, places: Places, *, copies: bool, skip: bool = True) -> None:
         super().__init__(places)
-        self._copies = copies
+        self._copies, self._skip = copies, skip
 
     def place(self, picture: Picture) -> Target:
         """See :class:`Files`; a copy does not take the place of its original."""
@@ -76,19 +79,25 @@ class Embedded(_AltTexts):
         if not self._copies:
             embed(place, text)
             return
-        content = _embedded(picture, text)
+        content = _embedded(picture, text, keep=self._skip)
         self.make_folder(target)
-        replace(place, content, state(place))
+        try:
+            before = state(place)
+        except OSError as error:
+            raise OutputError(f"{place} cannot be written: {error.strerror or error}; name another folder") from error
+        replace(place, content, before)
         if picture.path is not None:
             with contextlib.suppress(OSError):  # a copy of today is a copy, too
                 times = picture.path.stat()
                 os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _embedded(picture: Picture, text: str) -> bytes:
+def _embedded(picture: Picture, text: str, *, keep: bool) -> bytes:
     data = picture.read()
     for format_ in FORMATS:
         if format_.begins(data):
+            if keep and format_.read(data, picture.name) is not None:
+                return data
             return format_.embed(data, text, picture.name, keep_description=True)
     raise ImageError(
         f"{picture.name} is not JPEG, PNG or WebP, the formats that take an alt text here; use --format xmp",

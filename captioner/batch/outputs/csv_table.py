@@ -62,10 +62,12 @@ class CsvTable(Table):
         """See :class:`Table`."""
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         try:
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writeheader()
+            plain = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            plain.writeheader()
             for line in lines:
-                writer.writerows(_lines(json.loads(line)))
+                # What csv quotes by itself is what would end its own lines, and that is not a carriage return.
+                (quoting if "\\r" in line else plain).writerows(_lines(json.loads(line)))
             text.flush()
         finally:
             text.detach()

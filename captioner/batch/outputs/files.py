@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captioner.batch.choices import APPEND, SKIP
 from captioner.batch.outputs.places import Places
 from captioner.batch.outputs.replacing import OutputError, sweep
 from captioner.batch.pictures import Picture
@@ -33,6 +34,8 @@ class Files(ABC):
     Args:
         places: where the files lie.
     """
+
+    read_originals = False  # whether writing reads the picture again
 
     def __init__(self, places: Places) -> None:
         self.places = places
@@ -64,9 +67,9 @@ class Files(ABC):
 
     def require_writable(self, target: Target) -> None:
         """Raise :class:`OutputError` where no file can be written, before a caption is made for it."""
-        folder = target.place.parent
+        folder = Path(os.path.realpath(target.place)).parent  # a link is followed
         if folder not in self._writable:
-            there = next((parent for parent in target.place.parents if os.path.exists(parent)), folder)  # noqa: PTH110
+            there = next((one for one in (folder, *folder.parents) if os.path.exists(one)), folder)  # noqa: PTH110
             self._writable = {folder: os.access(there, os.W_OK)}
         if not self._writable[folder]:
             raise OutputError(f"the folder {folder} cannot be written to: see to its permissions, or use --output")
@@ -90,13 +93,13 @@ class TextFiles(Files):
     Args:
         places: where the files lie.
         models: their names.
-        append: add lines to what is there, those that are not there yet.
+        on_existing: one of :data:`captioner.batch.choices.ON_EXISTING`. Lines are appended that are not there yet.
     """
 
-    def __init__(self, places: Places, models: Sequence[str], *, append: bool = False) -> None:
+    def __init__(self, places: Places, models: Sequence[str], on_existing: str = SKIP) -> None:
         super().__init__(places)
         self._models = models
-        self._append = append
+        self._on_existing = on_existing
 
     def place(self, picture: Picture) -> Target:
         """See :class:`Files`; with several models none of their files, but what these are named after."""
@@ -119,9 +122,10 @@ class TextFiles(Files):
 
     def _write(self, path: Path, lines: Sequence[bytes]) -> None:
         try:
-            path = path.resolve()  # a link stays, and leads to the new file
             old = state(path)
-            before = path.read_bytes() if self._append and old is not None else b""
+            if old is not None and self._on_existing == SKIP:
+                return  # one of several models' that had been there before, or this run's own, and whole
+            before = path.read_bytes() if self._on_existing == APPEND and old is not None else b""
         except OSError as error:
             raise OutputError(f"{path} cannot be read: {error.strerror or error}; check the file") from error
         there = before.splitlines()

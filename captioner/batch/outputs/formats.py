@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioner.batch.choices import CSV, HTML, JSONL, PARQUET, TXT, XMP
+from captioner.batch.choices import CSV, HTML, JSONL, PARQUET, SKIP, TXT, XMP
 from captioner.batch.outputs.alt_texts import Embedded, Sidecars
 from captioner.batch.outputs.csv_table import CsvTable
 from captioner.batch.outputs.files import Files, TextFiles
@@ -18,19 +18,19 @@ TABLES: dict[str, type[Table]] = {JSONL: JsonLines, CSV: CsvTable, PARQUET: Parq
 ENDINGS = {".ndjson": JSONL, ".htm": HTML} | {f".{name}": name for name in TABLES}
 
 
-def make_files(name: str, places: Places, models: Sequence[str], *, append: bool, copies: bool) -> Files:
+def make_files(name: str, places: Places, models: Sequence[str], on_existing: str, *, copies: bool) -> Files:
     """What writes a file for each picture.
 
     Args:
         name: of the format, one that makes files.
         places: where they lie.
         models: names.
-        append: add to what is there, where the format can.
+        on_existing: one of :data:`captioner.batch.choices.ON_EXISTING`; only text files can be appended to.
         copies: whether alt texts are embedded in copies, in a folder of their own.
     """
     if name == TXT:
-        return TextFiles(places, models, append=append)
-    return Sidecars(places) if name == XMP else Embedded(places, copies=copies)
+        return TextFiles(places, models, on_existing)
+    return Sidecars(places) if name == XMP else Embedded(places, copies=copies, skip=on_existing == SKIP)
 
 
 def format_of(path: Path | None) -> str:

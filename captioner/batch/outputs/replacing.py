@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from captioner.errors import CaptionerError
+from captioner.metadata.replacing import LONGEST_NAME, NOT_WRITTEN, force_to_disk
 
 # How captioner.metadata.replacing calls unfinished files, too; of a long name there is the beginning.
 PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
-LONGEST_NAME = 255  # bytes, on all common file systems
 LONGEST_LETTER = 4  # bytes, in UTF-8
 ROOM = LONGEST_NAME - len("..01234567.partial")
 # After these nothing can be written any longer, whatever the picture.
@@ -33,7 +33,8 @@ class OutputError(CaptionerError):
 
 def is_fatal(error: BaseException) -> bool:
     """Whether an error that came of writing one file would come of writing any other."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FATAL
+    of_writing = isinstance(error, OutputError) or (isinstance(error, CaptionerError) and error.code == NOT_WRITTEN)
+    return of_writing and isinstance(error.__cause__, OSError) and error.__cause__.errno in FATAL
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: it cannot be written; what was there is there still.
     """
-    path = path.resolve()  # a link stays, and leads to the new file
+    path = Path(os.path.realpath(path))  # a link stays, and leads to the new file
     beginning = os.fsdecode(os.fsencode(path.name)[:ROOM])
     partial = path.with_name(f".{beginning}.{secrets.token_hex(4)}.partial")
     try:
@@ -54,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync(path.parent)
+        force_to_disk(path.parent)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. What is done is kept: see to the disk, and give the same "
@@ -67,8 +68,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def sweep(path: Path) -> None:
     """Remove unfinished versions of a file, which runs that were killed have left: beside what a link leads to."""
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: links in a circle
-        path = path.resolve()
+    path = Path(os.path.realpath(path))
     name = os.fsencode(path.name)
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
@@ -76,13 +76,3 @@ def sweep(path: Path) -> None:
                 own, whole = os.fsencode(found[1]), os.fsencode(found[0])
                 if own == name or (len(whole) > LONGEST_NAME - LONGEST_LETTER and name.startswith(own)):
                     Path(entry.path).unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Have the new name written to the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

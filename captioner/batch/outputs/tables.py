@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ class Table(ABC):
             require(folder.is_dir(), f"{folder} is no folder: make it first, or name another output")
             require(not self.path.is_dir(), f"{self.path} is a folder: name a file in it")
             require(not self.path.exists() or self.path.is_file(), f"{self.path} is no file: name another output")
+            there = os.path.dirname(os.path.realpath(self.path))  # noqa: PTH120 - links in a circle raise nothing
+            require(os.access(there, os.W_OK), f"nothing can be written into {there}: name another output")
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}; name another output") from error
 

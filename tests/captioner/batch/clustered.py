@@ -18,8 +18,8 @@ import pytest
 
 from captioner.batch.cluster import driver
 from captioner.batch.cluster.captioning import Answer, Work, Worker
-from captioner.batch.cluster.driver import Output, Summary, caption_on_cluster
-from captioner.batch.cluster.options import Cluster
+from captioner.batch.cluster.driver import Summary, caption_on_cluster
+from captioner.batch.cluster.options import Cluster, Output
 from captioner.batch.cluster.parts import Group
 from captioner.batch.cluster.reading import fill
 from captioner.batch.dealing import Collection

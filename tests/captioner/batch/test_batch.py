@@ -8,15 +8,17 @@ import itertools
 import json
 import shutil
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import main, picture, write_pictures
+from running import KILLED, main, picture, run, write_pictures
 
 import captioner
+from captioner.batch import shards
 from captioner.batch.record import Record
 
 Command = Callable[..., int]
@@ -233,6 +235,37 @@ def test_several_models_have_a_row_each(tiny_model_dir: Path, other: Path, batch
     assert images()[6:8] == ["photos/003.jpg"] * 2
 
 
+def test_an_unfinished_run_is_not_gone_on_with_elsewhere(first: list[object], batch: Command, capsys: Capture) -> None:
+    for folder in ("one", "two"):
+        write_pictures(Path(folder), 9)
+    arguments = ["--output", "out.jsonl", "--on-existing", "overwrite"]
+    assert run([*first, "one", *arguments], cwd=Path.cwd(), killed_at="open:10").returncode == KILLED
+    assert batch("two", *arguments) == 2
+    assert 'INPUT was ["one"], not ["two"]' in capsys.readouterr().err
+    assert batch("one", *arguments) == 0
+    assert images() == [f"one/{number:03}.jpg" for number in range(9)]
+
+
+def test_what_failed_and_is_gone_keeps_its_row_and_fails_no_run(batch: Command, capsys: Capture) -> None:
+    write_pictures(Path("photos"), 3)
+    spoil("photos/001.jpg")
+    assert batch("photos", "--output", "out.jsonl") == 1
+    before = Path("out.jsonl").read_bytes()
+    Path("photos/001.jpg").unlink()
+    capsys.readouterr()
+    assert batch("photos", "--output", "out.jsonl", "--retry-failed") == 0
+    assert "--retry-failed tries again" not in capsys.readouterr().err
+    assert Path("out.jsonl").read_bytes() == before
+
+
+def test_a_name_that_no_system_has_is_kept_as_it_is(batch: Command) -> None:
+    write_pictures(Path("photos"), 1)
+    odd = '{"image": "\\ud83d.jpg", "error": "gone", "code": "image_not_found"}\n'
+    Path("out.jsonl").write_text(odd, encoding="utf-8")
+    assert batch("photos", "--output", "out.jsonl") == 0
+    assert Path("out.jsonl").read_text(encoding="utf-8").startswith(odd)
+
+
 def test_captions_of_other_models_are_not_mixed_in(
     tiny_model_dir: Path, other: Path, batch: Command, capsys: Capture
 ) -> None:
@@ -251,6 +284,30 @@ def test_models_of_one_name_are_refused(tiny_model_dir: Path, batch: Command, ca
     write_pictures(Path("photos"), 1)
     assert batch("photos", "--output", "out.jsonl", "--model", tiny_model_dir) == 2
     assert "two of these have one name: tiny, tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--ray-workers", "--ray-cpus", "--ray-gpus", "--part-size"])
+def test_what_is_for_a_cluster_means_nothing_without(batch: Command, capsys: Capture, option: str) -> None:
+    write_pictures(Path("photos"), 1)
+    assert batch("photos", "--output", "out.jsonl", option, 2) == 2
+    assert f"{option} is for a cluster: give --ray" in capsys.readouterr().err
+
+
+def test_what_was_unpacked_is_let_go_of_once_it_is_decoded(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[shards._Held] = []
+
+    class Held(shards._Held):
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            held.append(self)
+
+    monkeypatch.setattr(shards, "_Held", Held)
+    paths = write_pictures(Path("photos"), 6)
+    with tarfile.open("shard.tgz", "w:gz") as archive:
+        for path in paths:
+            archive.add(path)
+    assert batch("shard.tgz", "--output", "out.jsonl") == 0
+    assert [one._data for one in held] == [None] * 6
 
 
 def test_nothing_found_is_an_empty_table(batch: Command) -> None:
@@ -320,7 +377,7 @@ def test_a_list_on_standard_input_is_captioned(batch: Command, monkeypatch: pyte
     assert images() == [*map(str, paths)]
 
 
-def test_a_share_that_is_finished_is_not_begun_again(batch: Command, capsys: Capture) -> None:
+def test_a_share_that_is_finished_is_not_begun_again(batch: Command, other: Path, capsys: Capture) -> None:
     write_pictures(Path("photos"), 7)
     spoil("photos/003.jpg")
     for number in range(3):
@@ -335,6 +392,8 @@ def test_a_share_that_is_finished_is_not_begun_again(batch: Command, capsys: Cap
     told = capsys.readouterr().err
     assert "captions-00000-of-00003.jsonl is finished" in told
     assert "photos/003.jpg: the image has no known" in told
-    assert batch("photos", "--output", "to/here", "--shard", "1/3", "--model", "nobody") == 0
+    assert batch("photos", "--output", "to/here", "--shard", "1/3") == 0
+    assert main(["photos", "--output", "to/here", "--shard", "1/3", "--model", other]) == 2
+    assert "holds captions of tiny, not of other: give --on-existing" in capsys.readouterr().err
     assert [images(Path("to/here") / name) for name in names] == found
     assert batch("photos", "--output", "to/here", "--shard", "0/3", "--retry-failed") == 0

@@ -13,7 +13,7 @@ from PIL import Image
 from running import main, picture, tree, write_pictures
 
 import captioner
-from captioner.metadata import read_embedded, read_sidecar
+from captioner.metadata import embed, read_embedded, read_sidecar
 
 Command = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
@@ -113,6 +113,26 @@ def test_several_models_have_a_text_each(batch: Command, other: Path) -> None:
     assert sorted(path.name for path in Path("photos").glob("*.txt")) == names
 
 
+def test_of_several_models_texts_those_that_are_there_are_left(batch: Command, other: Path) -> None:
+    write_pictures(Path("photos"), 1)
+    assert batch("photos", "--format", "txt", "--model", other) == 0
+    Path("photos/000.tiny.txt").write_text("by a person", encoding="utf-8")
+    expected = Path("photos/000.other.txt").read_bytes()
+    Path("photos/000.other.txt").unlink()
+    assert batch("photos", "--format", "txt", "--model", other) == 0
+    assert Path("photos/000.tiny.txt").read_text(encoding="utf-8") == "by a person"
+    assert Path("photos/000.other.txt").read_bytes() == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_in_a_circle_harms_its_own_picture_alone(batch: Command, capsys: Capture) -> None:
+    write_pictures(Path("photos"), 3)
+    Path("photos/001.txt").symlink_to("001.txt")
+    assert batch("photos", "--format", "txt") == 1
+    assert "photos/001.txt cannot be read" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("photos").glob("*.txt") if path.exists()) == ["000.txt", "002.txt"]
+
+
 def test_two_pictures_by_one_name_have_two_texts(batch: Command) -> None:
     write_pictures(Path("photos"), 1)
     picture(5).save("photos/000.png")
@@ -166,6 +186,22 @@ def test_failures_are_remembered(batch: Command, capsys: Capture) -> None:
     assert Path("photos/001.txt").exists()
     assert records() == []
     assert batch("photos", "--format", "txt") == 0
+
+
+def test_what_failed_and_is_gone_is_forgotten(batch: Command, capsys: Capture) -> None:
+    write_pictures(Path("photos"), 2)
+    for name in ("bad", "worse"):
+        Path(f"photos/{name}.jpg").write_bytes(b"no picture")
+    assert batch("photos", "--format", "txt") == 1
+    Path("photos/bad.jpg").unlink()
+    capsys.readouterr()
+    assert batch("photos", "--format", "txt") == 1
+    told = capsys.readouterr().err
+    assert "1 failed in an earlier run" in told
+    assert "bad.jpg" not in told
+    Path("photos/worse.jpg").unlink()
+    assert batch("photos", "--format", "txt") == 0
+    assert records() == []
 
 
 def test_who_captions_what_had_failed_is_not_overruled(batch: Command) -> None:
@@ -316,6 +352,26 @@ def test_copies_have_the_times_of_the_originals(batch: Command) -> None:
     assert path.read_bytes() == before
     assert Path("to/000.jpg").stat().st_mtime_ns == 10**18
     assert read_embedded(Path("to/000.jpg"))
+
+
+def test_copies_keep_the_alt_text_of_their_originals_unless_it_is_to_be_overwritten(batch: Command) -> None:
+    (path,) = write_pictures(Path("photos"), 1)
+    embed(path, "By a person.")
+    arguments = ("photos", "--format", "embed", "--output", "to")
+    assert batch(*arguments) == 0
+    assert Path("to/000.jpg").read_bytes() == path.read_bytes()
+    assert batch(*arguments, "--on-existing", "overwrite") == 0
+    assert read_embedded(Path("to/000.jpg")) not in (None, "By a person.")
+
+
+def test_a_name_that_no_file_can_have_harms_its_own_picture_alone(batch: Command, capsys: Capture) -> None:
+    paths = write_pictures(Path("photos"), 2)
+    with tarfile.open("shard.tar", "w") as archive:
+        archive.add(paths[0], "x" * 260 + ".jpg")
+        archive.add(paths[1], "good.jpg")
+    assert batch("shard.tar", "--format", "embed", "--output", "to") == 1
+    assert "name too long" in capsys.readouterr().err
+    assert [path.name for path in Path("to").rglob("*.jpg")] == ["good.jpg"]
 
 
 def test_a_copy_does_not_take_the_place_of_its_original(batch: Command, capsys: Capture) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from installed import needs_runtime
 from running import write_pictures
 
 import captioner
-from captioner.batch.cluster import driver, sessions
+from captioner.batch.cluster import driver, parts, sessions
 from captioner.batch.cluster.captioning import Answer, Work, Worker
 from captioner.batch.cluster.options import Cluster
-from captioner.batch.cluster.parts import Group
+from captioner.batch.cluster.parts import Group, Part
 from captioner.batch.cluster.pipeline import LostError
+from captioner.batch.cluster.reading import fill
 from captioner.batch.interrupts import Interrupts
 from captioner.batch.models import Wanted, digest
 from captioner.batch.texts import Shape
@@ -158,11 +161,76 @@ def test_lost_workers_are_asked_only_for_what_is_missing(
     assert rows(tmp_path / "out") == whole
 
 
+class Flickering:
+    """Workers that read loads of five pictures; at first one picture is out of reach, and then they are lost."""
+
+    def __init__(self, away: Path, loads: int) -> None:
+        self.attempts = 0
+        self._away, self._loads = away, loads
+
+    def __call__(self, groups: Sequence[Group], work: Work, *_: Any) -> Iterator[Answer]:
+        self.attempts += 1
+        assert self.attempts < 4, "it goes on for ever"
+        worker, most = Worker(work), 5 * self._away.stat().st_size
+        filled = (load for group in groups for load in fill(group, 32, most))
+        if self.attempts > 1:
+            yield from map(worker, filled)
+            return
+        elsewhere = self._away.rename(self._away.with_suffix(".away"))
+        some = list(islice(filled, self._loads))
+        elsewhere.rename(self._away)
+        yield from map(worker, some)
+        raise LostError("a machine is gone")
+
+
+@pytest.mark.parametrize("loads", [1, 2, 3])
+def test_attempts_that_cut_a_group_in_other_places_give_each_picture_one_row(
+    run: Caption, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: int
+) -> None:
+    first, *others = write_pictures(tmp_path / "photos", 20)
+    for path in others:
+        shutil.copy(first, path)  # all of one size
+    workers = Flickering(others[1], loads)
+    without_ray(monkeypatch, workers)
+    failed: list[str] = []
+    done = run(tmp_path / "photos", part_size=20, failed=lambda name, _: failed.append(name))
+    found = rows(tmp_path / "out")
+    assert [row["image"] for row in found] == [str(path) for path in (first, *others)]
+    assert workers.attempts == 2
+    failures = [row["image"] for row in found if "error" in row]
+    assert (done.tally.captioned, done.tally.failed) == (20 - len(failures), len(failures))
+    assert done.failures == len(failures)
+    assert failed == failures
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["pictures"], manifest["failed"]) == (20, len(failures))
+
+
+def test_answers_that_are_known_are_nothing_done(
+    run: Caption, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    def answers(groups: Sequence[Group], work: Work, *_: Any) -> Iterator[Answer]:
+        """Of an archive whose second load ends whoever captions it."""
+        nonlocal attempts
+        attempts += 1
+        assert attempts < 10, "it goes on for ever"
+        (group,) = groups
+        yield Worker(work)(next(fill(group, 4)))
+        raise LostError("killed")
+
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(photos, arcname="in")
+    without_ray(monkeypatch, answers)
+    with pytest.raises(CaptionerError, match="nothing gets done"):
+        run(tmp_path / "shard.tar")
+
+
 def test_a_large_collection_is_asked_for_in_waves(
     run: Caption, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "WAVE", 2 * 16)
-    monkeypatch.setattr(driver, "ARCHIVE", 16)
+    monkeypatch.setattr(parts, "WAVE", 2 * 16)
+    monkeypatch.setattr(parts, "ARCHIVE", 16)
     with tarfile.open(tmp_path / "shard.tar", "w") as archive:
         archive.add(photos / "000.jpg", arcname="a.jpg")
     workers = Unreliable()
@@ -261,6 +329,57 @@ def test_a_run_that_is_told_to_stop_keeps_its_parts(run: Caption, photos: Path, 
     assert [path.name for path in (tmp_path / "out").glob("part-*")] == ["part-000000.parquet"]
     assert json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))["complete"] is False
     assert run(photos).tally.known == 16
+
+
+def manifest_of(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_a_complete_output_that_is_gone_on_with_is_complete_no_longer(
+    run: Caption, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos)
+    (tmp_path / "out/part-000001.parquet").unlink()
+    without_ray(monkeypatch, Unreliable(0, 0, 0, 0))
+    with pytest.raises(CaptionerError, match="nothing gets done"):
+        run(photos)
+    assert manifest_of(tmp_path / "out").keys() == {"format", "format_version", "complete", "settings"}
+    assert manifest_of(tmp_path / "out")["complete"] is False
+    without_ray(monkeypatch)
+    run(photos)
+    assert manifest_of(tmp_path / "out")["complete"] is True
+
+
+def test_a_manifest_stays_as_it_is_while_nothing_is_missing(run: Caption, photos: Path, tmp_path: Path) -> None:
+    run(photos)
+    (photos / "039.jpg").rename(photos / "040.jpg")
+    with pytest.raises(OptionError, match="was made from other pictures"):
+        run(photos)
+    assert manifest_of(tmp_path / "out")["complete"] is True
+
+
+def test_a_run_stops_while_it_lists_what_is_missing(
+    run: Caption, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(photos)
+    (tmp_path / "out/part-000000.parquet").unlink()
+    listed = []
+    digest_of = Part.digest.fget  # type: ignore[attr-defined]
+
+    def digested(part: Part) -> str:
+        listed.append(part.number)
+        if part.number == 1:
+            signal.raise_signal(signal.SIGINT)
+        found: str = digest_of(part)
+        return found
+
+    monkeypatch.setattr(Part, "digest", property(digested))
+    with Interrupts() as interrupts:
+        done = run(photos, interrupts=interrupts)
+    assert not done.ended
+    assert listed == [1]
+    assert not (tmp_path / "out/part-000000.parquet").exists()
 
 
 def test_a_worker_wants_the_model_and_the_version_of_the_driver(tiny_model_dir: Path) -> None:

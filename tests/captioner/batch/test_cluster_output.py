@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from running import write_pictures
 from captioner.batch.cluster import sessions
 from captioner.batch.cluster.folder import Folder
 from captioner.batch.cluster.parts import Part, Source
-from captioner.batch.cluster.stores import open_store
+from captioner.batch.cluster.stores import Disk, open_store
 from captioner.batch.interrupts import STOPPED, Interrupts
 from captioner.batch.outputs.replacing import OutputError
 from captioner.cli import main
@@ -68,21 +69,87 @@ def test_half_written_files_are_swept_up(place: str) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_file_that_could_not_be_renamed_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+@pytest.mark.parametrize("steps", range(5))
+def test_a_file_that_is_being_replaced_is_the_old_one_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, steps: int
 ) -> None:
+    """Whatever step is the last: the store lets only so many through."""
     fsspec = pytest.importorskip("fsspec")
     store = open_store(f"local://{tmp_path}/out")
     if there:
-        store.write("a", b"old")
+        store.write("manifest.json", b"old")
+    system, left = type(fsspec.filesystem("local")), steps
 
-    def fail(*_: object) -> None:
-        raise OSError("the disk is gone")
+    def limited(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise OSError("the disk is gone")
+            left -= 1
+            return method(*given, **options)
 
-    monkeypatch.setattr(type(fsspec.filesystem("local")), "mv", fail)
-    with pytest.raises(OutputError, match="the disk is gone"):
-        store.write("a", b"new")
-    assert "a" not in store.names()  # then it is made again; one that is half there would not be
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("pipe_file", "mv", "rm_file"):
+            patch.setattr(system, name, limited(getattr(system, name)))
+        if steps < (4 if there else 2):
+            with pytest.raises(OutputError, match="the disk is gone"):
+                store.write("manifest.json", b"new")
+        else:
+            store.write("manifest.json", b"new")
+    store = open_store(f"local://{tmp_path}/out")
+    if not there and steps < 2:
+        assert store.names() == []
+    else:
+        assert store.names() == ["manifest.json"]
+        with store.open("manifest.json") as file:
+            assert file.read() == (b"old" if there and steps < 3 else b"new")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == store.names()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+    (tmp_path / "out/folder").mkdir()
+    with pytest.raises(OutputError, match=r"folder cannot be removed: "):
+        store.remove("folder")
+    (tmp_path / "out/folder").rmdir()
+    (tmp_path / "out").rmdir()
+    with pytest.raises(OutputError, match=r"out cannot be read: No such file"):
+        store.names()
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"out cannot be read: Not a directory"):
+        store.names()
+
+
+def test_an_output_that_is_begun_afresh_is_never_half_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it is removed, nothing is left that says it is complete."""
+    folder = Folder(str(tmp_path))
+    folder.begin({}, afresh=False)
+    folder.write(PART, [LINE], 1, 1)
+    folder.finish([])
+    removed: list[str] = []
+    remove = Disk.remove
+
+    def die(self: Disk, name: str) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(name)
+        remove(self, name)
+
+    monkeypatch.setattr(Disk, "remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        Folder(str(tmp_path)).begin({}, afresh=True)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("own", "given"), [({"--old": 1}, {}), ({}, {"--old": 1})])
+def test_a_setting_that_another_version_has_is_refused(
+    tmp_path: Path, own: dict[str, int], given: dict[str, int]
+) -> None:
+    Folder(str(tmp_path)).begin(own, afresh=False)
+    with pytest.raises(OptionError, match="begun otherwise: --old was"):
+        Folder(str(tmp_path)).begin(given, afresh=False)
 
 
 def test_parts_are_found_again_with_what_they_say_of_themselves(place: str) -> None:
@@ -114,9 +181,10 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "part-000003.parquet").write_bytes(b"")
     with pytest.raises(OptionError, match="holds parts but no manifest"):
         Folder(str(tmp_path)).begin({}, afresh=False)
-    (tmp_path / "manifest.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(OptionError, match="is damaged"):
-        Folder(str(tmp_path)).begin({}, afresh=False)
+    for damaged in ("[]", '{"settings": 5, "format_version": 1}'):
+        (tmp_path / "manifest.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(OptionError, match="is damaged"):
+            Folder(str(tmp_path)).begin({}, afresh=False)
     (tmp_path / "manifest.json").write_text('{"settings": {}, "format_version": 99}', encoding="utf-8")
     with pytest.raises(OptionError, match="another version"):
         Folder(str(tmp_path)).begin({}, afresh=False)
@@ -134,6 +202,13 @@ def test_an_output_that_cannot_be_had_is_told_at_once(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(OptionError, match="nonsense:// URLs cannot be written to"):
         open_store("nonsense://x")
+
+
+def test_a_ray_that_does_not_start_here_is_not_told_to_start_here() -> None:
+    error = sessions._no_cluster("local", RuntimeError("no room\nat all"))
+    assert "does not start on this machine (no room)" in str(error)
+    assert "--ray local" not in str(error)
+    assert "give --ray local" in str(sessions._no_cluster("auto", RuntimeError("")))
 
 
 def test_a_store_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +273,20 @@ def test_the_command_stops_when_it_is_told_to(
 
 
 @needs_runtime
+def test_names_cannot_write_to_the_terminal(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = write_pictures(tmp_path / "photos", 1)
+    first.write_bytes(b"none")
+    first.rename(first.with_name("\x1b]0;owned\x07\n.jpg"))
+    assert command() == 1
+    told = capsys.readouterr().err
+    assert r"\x1b]0;owned\x07\n.jpg" in told
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 2  # and the summary
+
+
+@needs_runtime
 def test_the_command_writes_behind_a_url(command: Command, tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     write_pictures(tmp_path / "photos", 6)
@@ -215,6 +304,10 @@ def test_the_command_writes_behind_a_url(command: Command, tmp_path: Path) -> No
         ("--progress x", "leave --progress out"),
         ("--threads 2", "leave --threads out"),
         ("--on-existing append", "skip or overwrite"),
+        (
+            "--retry-failed --on-existing overwrite",
+            "--retry-failed goes on with what is there: leave --on-existing overwrite out",
+        ),
         ("--batch-size 0", "--batch-size must be"),
         ("--ray-workers 0", "--ray-workers must be"),
         ("--ray-cpus 0", "--ray-cpus must be"),

@@ -168,7 +168,7 @@ def test_names_and_captions_are_text(show: Show) -> None:
 def test_a_picture_that_is_gone_is_told(chromium: Browser, show: Show) -> None:
     browser = show(row(0))
     browser.wait("!document.querySelector('.gone').hidden")
-    assert browser.text(".gone").startswith("The picture is not where it was")
+    assert browser.text(".gone").startswith("The picture cannot be shown")
     assert "ERR_FILE_NOT_FOUND" in "".join(chromium.complaints())
 
 

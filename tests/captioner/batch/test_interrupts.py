@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -139,7 +140,10 @@ def test_a_run_that_is_stopped_says_so_and_is_gone_on_with(
     assert "captioner: stopped; the same command goes on, out.jsonl.progress remembers where" in told
     assert not Path("out.jsonl").exists()
     capsys.readouterr()
-    assert main([*arguments, "--list", "list"]) == 1
+    assert main([*arguments, "--list", "list"]) == 2
+    assert 'INPUT was ["-"], not []' in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("list").read_bytes())))
+    assert main([*arguments, "-"]) == 1
     told = capsys.readouterr().err
     assert "done before" in told
     assert "1 failed in an earlier run" in told

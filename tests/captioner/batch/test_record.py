@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.batch.record import DONE, FAILED, KEPT, Record
+from captioner.batch.record import DONE, FAILED, FAILED_BEFORE, KEPT, Record
 from captioner.batch.rows import Entry, Line, to_line
 from captioner.errors import CaptionerError, OptionError
 
@@ -135,6 +135,9 @@ def test_a_finished_run_is_remembered_by_what_failed(path: Path) -> None:
         record.begin({"a": 2}, afresh=False)
         assert record.begun
         assert record.find("a.jpg") is None
+        assert record.find("b.jpg") == (2, FAILED_BEFORE)
+        assert record.counts() == {FAILED_BEFORE: 1}
+        record.fail_again(2)
         assert record.find("b.jpg") == (2, FAILED)
         assert images(record) == ["b.jpg"]
         record.begin({"a": 2}, afresh=True)

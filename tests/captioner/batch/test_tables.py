@@ -18,7 +18,15 @@ from captioner.batch.outputs.tables import Table
 from captioner.batch.rows import shown, to_line
 from captioner.errors import DependencyError, OptionError
 
-ODD = ["caf\udce9.jpg", 'with "quotes", a comma\tand a tab.jpg', "two\nlines\r.jpg", "日本.jpg", "=1+1.jpg", " .jpg"]
+ODD = [
+    "caf\udce9.jpg",
+    'with "quotes", a comma\tand a tab.jpg',
+    "two\nlines\r.jpg",
+    "a\rb.jpg",
+    "日本.jpg",
+    "=1+1.jpg",
+    " .jpg",
+]
 
 
 def caption(text: str, score: float = -0.5, **more: Any) -> dict[str, Any]:

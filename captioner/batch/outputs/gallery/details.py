@@ -13,14 +13,13 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from captioner.batch.pictures import SUFFIXES, Picture, is_archive
+from captioner.batch.pictures import Picture, is_archive
 from captioner.batch.remote import is_url, is_web, path_in
 from captioner.batch.rows import Details
 from captioner.captioner import Caption, Captioner
-from captioner.images import thumbnail
+from captioner.images import file_format, thumbnail
 
-# What every current browser shows by itself, as file names of such pictures end.
-SHOWN = frozenset(".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .png .webp".split())
+SHOWN = frozenset({"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})  # by every current browser
 SIDE = 320  # pixels of an embedded picture, at most
 QUALITY = 75  # of its JPEG
 MOST = 255
@@ -39,14 +38,14 @@ class GalleryDetails(Details):
 
     def of_picture(self, picture: Picture, data: bytes) -> Mapping[str, Any]:
         """See :class:`Details`."""
-        return {"source": self._address(picture) or _copy(data)}
+        address = self._address(picture) if file_format(data) in SHOWN else None
+        return {"source": address or _copy(data)}
 
     def _address(self, picture: Picture) -> str | None:
         if is_url(picture.name):
-            *folders, name = path_in(picture.name)[1].split("/")
-            packed = any(map(is_archive, folders))
-            return picture.name if is_web(picture.name) and not packed and _is_shown(name, unknown=True) else None
-        if picture.path is None or not _is_shown(picture.path.name, unknown=False):
+            folders = path_in(picture.name)[1].split("/")[:-1]
+            return picture.name if is_web(picture.name) and not any(map(is_archive, folders)) else None
+        if picture.path is None:
             return None
         try:
             relative = os.path.relpath(picture.path, self._folder)
@@ -63,12 +62,6 @@ class GalleryDetails(Details):
         data = np.rint(weights / most * MOST).astype(np.uint8).tobytes()
         attention = {"shape": list(weights.shape), "weights": base64.b64encode(data).decode("ascii")}
         return {"attention": attention | ({"cropped": True} if model.info.image.fit == "crop" else {})}
-
-
-def _is_shown(name: str, *, unknown: bool) -> bool:
-    """Whether browsers show a file of this name; ``unknown``: where the name does not tell."""
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of a URL, too
-    return ending in SHOWN or (unknown and ending not in SUFFIXES)
 
 
 def _copy(data: bytes) -> str:

@@ -28,8 +28,9 @@ function together(rows) {
 
 function remembered() {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? [];
-  } catch { // storage is switched off, or holds something else
+    const names = JSON.parse(localStorage.getItem(KEPT));
+    return Array.isArray(names) ? names : [];
+  } catch { // storage is switched off, or holds what is no JSON
     return [];
   }
 }
@@ -193,7 +194,8 @@ wanted.oninput = kind.onchange = order.onchange = choose;
 back.onclick = () => leaf(-1);
 on.onclick = () => leaf(1);
 download.onclick = () => {
-  const list = new Blob([...marked].map((name) => `${name}\n`), { type: "text/plain" });
+  const ending = [...marked].some((name) => name.includes("\n")) ? "\0" : "\n"; // captioner takes either
+  const list = new Blob([...marked].map((name) => name + ending), { type: "text/plain" });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(list);
   link.download = "marked.txt";
