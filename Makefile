@@ -95,7 +95,8 @@ clean:  ## remove .venv and what tools left behind
 $(VENV)/installed: requirements.txt requirements-serve.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
-	$(PIP) --no-deps --editable .
+	# As a path, so that the folder of this name is not taken for the package where one stands beside it.
+	$(PIP) --no-deps --editable . --config-settings editable_mode=compat
 	touch $@
 
 $(VENV)/installed-speech: $(VENV)/installed requirements-speech.txt

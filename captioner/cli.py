@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import io
 import itertools
 import json
@@ -77,6 +78,15 @@ def _as_it_came(error: UnicodeError) -> tuple[str | bytes, int]:
         return codecs.backslashreplace_errors(error)
 
 
+def _require_other(output: Path, given: str) -> None:
+    """Raise :class:`OptionError` where an output would take the place of an input."""
+    same = False
+    with contextlib.suppress(OSError, ValueError):  # one of them is no file, yet or at all
+        same = output.samefile(given)
+    if same:
+        raise OptionError(f"{output} is the picture itself: name another file for the output")
+
+
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """What the arguments say; those that may be several may have options between them, too.
 
@@ -87,7 +97,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     names_alone = rest.index("--") if "--" in rest else len(rest)
     more = rest[:names_alone]
     if rest and (several is None or any(one.startswith("-") and one != STDIN for one in more)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.parser.error(f"unrecognized arguments: {' '.join(rest)}; a name that begins with - goes behind --")
     if several is not None:
         several += more + rest[names_alone + 1 :]
     return arguments
@@ -175,6 +185,8 @@ def make_parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=int, default=1, help="processes, each with its own models [1]")
     serve.add_argument("--threads", type=int, default=0, help="requests that a worker has in hand [as its queue needs]")
     add_flags(serve)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)  # which tells its own usage
     return parser
 
 
@@ -182,6 +194,8 @@ def caption_command(arguments: argparse.Namespace) -> int:
     """``captioner caption``: every picture gets its line, failures theirs on stderr."""
     if arguments.attention and len(arguments.images) != 1:
         raise OptionError("--attention draws one picture: give one IMAGE")
+    if arguments.attention:
+        _require_other(arguments.attention, arguments.images[0])
     given = {name: getattr(arguments, name) for name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     model = captioner.load(
@@ -230,6 +244,8 @@ def speak_command(arguments: argparse.Namespace) -> int:
 
     if arguments.model is not None and arguments.image is None:
         raise OptionError("--from names the model that captions a picture: give an IMAGE")
+    if arguments.image is not None:
+        _require_other(arguments.output, arguments.image)
     voice = Voice(arguments.voice, arguments.rate, arguments.pitch)
     with EspeakSpeaker() as speaker:
         if arguments.text == STDIN:

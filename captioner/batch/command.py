@@ -14,10 +14,10 @@ from captioner.batch.dealing import Collection, Share
 from captioner.batch.interrupts import STOPPED, Interrupts
 from captioner.batch.job import Job
 from captioner.batch.models import Wanted
-from captioner.batch.outputs.formats import format_of
+from captioner.batch.outputs.formats import format_of, require_ending
 from captioner.batch.outputs.tables import Table
 from captioner.batch.plan import Plan
-from captioner.batch.progress import Counting, Progress, summary, told
+from captioner.batch.progress import Counting, Progress, hints, summary, told
 from captioner.batch.record import FAILED, Record
 from captioner.batch.rows import Details
 from captioner.batch.run import Run
@@ -42,6 +42,8 @@ def batch_command(arguments: argparse.Namespace) -> int:
         return cluster_command(arguments, wanted)
     job = _job(arguments)
     table = job.table()
+    if table is not None and arguments.format is None and job.collection.share.of == 1:
+        require_ending(table.path)
     record_path = job.record_path(table)
     if table is not None and job.is_finished(table, record_path):
         return _tell_finished(table, job, wanted)
@@ -69,6 +71,8 @@ def batch_command(arguments: argparse.Namespace) -> int:
         if not ended:
             progress.tell(f"captioner: stopped; the same command goes on, {record_path} remembers where")
             return STOPPED
+        for hint in hints(run.tally, recursive=arguments.recursive):
+            progress.tell(f"captioner: {hint}")
         failures, first = record.counts().get(FAILED, 0), record.failures(NAMED)
         if complete and not (run.tally.captioned or run.tally.failed):
             record.remove()
@@ -96,7 +100,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     share = Share() if arguments.shard is None else Share.parse(arguments.shard)
     return Job(
         Collection(tuple(arguments.inputs), tuple(arguments.lists), arguments.recursive, share),
-        arguments.format or format_of(arguments.output),
+        arguments.format or format_of(arguments.output if share.of == 1 else None),  # else that is a folder
         arguments.output,
         arguments.on_existing,
         arguments.retry_failed,

@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -123,6 +123,14 @@ def summary(tally: Tally, seconds: float) -> str:
         )
     memory = peak_memory()
     return done if memory is None else f"{done}; {memory / 2**20:,.0f} MiB of memory at most"
+
+
+def hints(tally: Tally, *, recursive: bool) -> Iterator[str]:
+    """What to do where a run has done nothing, if that was not what was wanted."""
+    if not tally.done:
+        yield "no pictures were found" + ("" if recursive else "; --recursive looks into the folders below, too")
+    elif not tally.new and (tally.known or tally.skipped):
+        yield "nothing is new; --on-existing overwrite captions all of them anew"
 
 
 def duration(seconds: float) -> str:

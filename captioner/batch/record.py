@@ -284,6 +284,8 @@ class Record:
             return CaptionerError(f"another run is writing the same output: wait until it is done ({self.path} is its)")
         if name == "SQLITE_NOTADB":
             return CaptionerError(f"{self.path} is no record of captioner batch; move it away or name another output")
+        if name == "SQLITE_CANTOPEN":
+            return CaptionerError(f"{self.path} cannot be made: name another output, or another place with --progress")
         return CaptionerError(
             f"cannot write {self.path}: {error}. What is done is kept: see to the disk, and give the same command again"
         )

@@ -9,6 +9,7 @@ from typing import Any
 from captioner.captioner import Caption
 from captioner.config import require
 
+STOP = "."  # of a sentence
 LOOSE = " ,;:-"  # what would hang at the end of a text that was cut
 
 
@@ -45,7 +46,10 @@ class Shape:
     def __call__(self, text: str) -> str:
         """The text as it is written."""
         if self.max_length is not None:
-            text = cut(text, self.max_length - len(self.prefix) - len(self.suffix))
+            room = self.max_length - len(self.prefix) - len(self.suffix)
+            if self.sentence and len(text) > room > len(STOP):
+                text = cut(text.removesuffix(STOP), room - len(STOP)) + STOP
+            text = cut(text, room)
         return f"{self.prefix}{text}{self.suffix}"
 
     def row(self, caption: Caption) -> dict[str, Any]:

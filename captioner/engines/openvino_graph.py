@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,16 @@ ARITHMETIC = {
 }
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """The runtime, kept as long as the process.
+
+    It gives the thread that begins it a stack for signals (sigaltstack), and would take that away with the last graph:
+    on Linux the next signal, such as Ctrl-C, would then end the process with a segmentation fault.
+    """
+    return openvino.Core()
+
+
 class OpenVinoGraph:
     """A graph compiled for this CPU.
 
@@ -57,7 +68,7 @@ class OpenVinoGraph:
         }
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
-        core = openvino.Core()
+        core = _core()
         if arithmetic.weights == "int8":
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
             model = core.read_model(path)

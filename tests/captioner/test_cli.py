@@ -148,6 +148,15 @@ def test_attention_is_drawn(caption: Command, photo: Path, tmp_path: Path, capsy
     assert capsys.readouterr().out.startswith(f"{photo}\t")
 
 
+def test_a_drawing_does_not_take_the_place_of_its_picture(
+    caption: Command, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = photo.read_bytes()
+    assert caption(photo, "--attention", photo) == 2
+    assert "is the picture itself" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
 def test_attention_that_cannot_be_drawn_is_told(
     caption: Command, photo: Path, letter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,21 @@ def test_without_torch_and_graphs_it_is_told_what_to_do(tiny_model_dir: Path, ph
     assert "DependencyError" in done.stderr
     assert "captioner export" in done.stderr
     assert "captioner[torch]" in done.stderr
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="openvino is not installed")
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM") or os.name == "nt", reason="needs the signals of Unix")
+def test_a_signal_does_no_harm_once_a_model_is_gone(tiny_model_dir: Path) -> None:
+    code = """
+import gc, os, signal, sys
+import captioner
+model = captioner.load(sys.argv[1], engine="openvino")
+del model
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_model_dir)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -13,6 +13,7 @@ from captioner.batch.outputs.gallery.table import GalleryTable
 from captioner.batch.outputs.parquet_table import ParquetTable
 from captioner.batch.outputs.places import Places
 from captioner.batch.outputs.tables import JsonLines, Table
+from captioner.config import require
 
 TABLES: dict[str, type[Table]] = {JSONL: JsonLines, CSV: CsvTable, PARQUET: ParquetTable, HTML: GalleryTable}
 ENDINGS = {".ndjson": JSONL, ".htm": HTML} | {f".{name}": name for name in TABLES}
@@ -36,3 +37,11 @@ def make_files(name: str, places: Places, models: Sequence[str], on_existing: st
 def format_of(path: Path | None) -> str:
     """The format that a file's name tells; JSON Lines where it tells none."""
     return ENDINGS.get(path.suffix.lower(), JSONL) if path else JSONL
+
+
+def require_ending(path: Path) -> None:
+    """Raise :class:`OptionError` where a file's name tells no format."""
+    require(
+        path.suffix.lower() in ENDINGS,
+        f"the ending of {path} tells no format: choose one of {', '.join(ENDINGS)}, or say which with --format",
+    )

@@ -36,6 +36,8 @@ class Table(ABC):
             require(folder.is_dir(), f"{folder} is no folder: make it first, or name another output")
             require(not self.path.is_dir(), f"{self.path} is a folder: name a file in it")
             require(not self.path.exists() or self.path.is_file(), f"{self.path} is no file: name another output")
+            writable = not self.path.exists() or os.access(self.path, os.W_OK)
+            require(writable, f"{self.path} is write-protected: change its permissions, or name another output")
             there = os.path.dirname(os.path.realpath(self.path))  # noqa: PTH120 - links in a circle raise nothing
             require(os.access(there, os.W_OK), f"nothing can be written into {there}: name another output")
         except OSError as error:

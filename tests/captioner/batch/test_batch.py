@@ -341,6 +341,8 @@ def test_tables_can_lie_among_the_pictures(batch: Command) -> None:
         (["photos", "--output", "out.jsonl", "--max-length", 0], "raise it"),
         (["photos", "--output", "out.jsonl", "--batch-size", 0], "--batch-size must be at least 1"),
         (["photos", "--output", "out.jsonl", "--n-best", 0], "n_best must be"),
+        (["photos", "--output", "out.xlsx"], "the ending of out.xlsx tells no format"),
+        (["photos", "--output", "texts"], "the ending of texts tells no format"),
         (["photos", "--output", "out.jsonl", "--model", "nobody"], "no model 'nobody'"),
         (["photos", "--output", "photos/000.jpg", "--on-existing", "overwrite"], "photos/000.jpg is called like a"),
         (["photos", "--output", "x.jsonl", "--progress", "x.jsonl"], "--progress x.jsonl is a file of its own"),

@@ -297,6 +297,7 @@ def test_damage_in_the_middle_is_not_the_end() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b"x", b"\xff\xd8\xff" + bytes(range(256)) * 9, b"\x1f\x8b", gzip.compress(b""), gzip.compress(b"x" * 3000)],
+    ids=["nothing", "a letter", "a picture", "cut", "packed nothing", "packed letters"],
 )
 def test_what_is_no_archive_says_so(data: bytes) -> None:
     Path("s.tar").write_bytes(data)

@@ -42,6 +42,13 @@ def test_a_cut_text_fits_and_is_a_beginning(text: str, most: int) -> None:
     assert found or not text
 
 
+def test_a_sentence_that_is_cut_is_one_still() -> None:
+    shape = Shape("", " (auto)", 20, sentence=True)
+    assert shape("A dog runs.") == "A dog runs. (auto)"
+    assert shape("A dog runs on the grass.") == "A dog runs. (auto)"
+    assert shape("A retriever barks.") == "A retriever. (auto)"
+
+
 def test_the_limit_counts_what_stands_around() -> None:
     shape = Shape("Photo: ", ".", 15)
     assert shape("a dog runs") == "Photo: a dog."
