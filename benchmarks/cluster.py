@@ -45,10 +45,13 @@ class Clock:
     """When how many pictures were done.
 
     Attributes:
+        workers: how many are at work. Each has been at it for as long when the first of them is done as when the last of
+            them is: what is measured begins when that many groups are done.
         began: as all of it began.
         seen: seconds since then, pictures, seconds for which the model was at work, and the processor's.
     """
 
+    workers: int = 1
     began: float = field(default_factory=time.perf_counter)
     seen: list[tuple[float, int, float, float]] = field(default_factory=list)
 
@@ -58,8 +61,8 @@ class Clock:
 
     @property
     def _between(self) -> tuple[float, float, float, float]:
-        """From the first time to the last."""
-        return tuple(after - before for before, after in zip(self.seen[0], self.seen[-1], strict=True))  # type: ignore
+        """From when each worker has done something to the last time."""
+        return tuple(after - before for before, after in zip(self.seen[self.workers - 1], self.seen[-1], strict=True))  # type: ignore
 
     @property
     def rate(self) -> float:
@@ -141,7 +144,7 @@ def without_ray(wanted: Wanted, collection: Collection, cores: int) -> Clock:
 def on_cluster(wanted: Wanted, collection: Collection, machines: int, cores: int) -> Clock:
     """A cluster with a worker on each machine."""
     with cluster(machines, cores) as address, tempfile.TemporaryDirectory() as folder:
-        clock = Clock()
+        clock = Clock(machines)
         there = Cluster(address, workers=machines, cpus=cores)
         caption_on_cluster(collection, Output(folder), cluster=there, wanted=wanted, progress=clock)
     return clock
