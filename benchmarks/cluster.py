@@ -45,8 +45,8 @@ class Clock:
     """When how many pictures were done.
 
     Attributes:
-        workers: how many are at work. Each has been at it for as long when the first of them is done as when the last of
-            them is: what is measured begins when that many groups are done.
+        workers: how many are at work. What is measured begins when that many groups are done, as by then each has done
+            one.
         began: as all of it began.
         seen: seconds since then, pictures, seconds for which the model was at work, and the processor's.
     """
