@@ -47,6 +47,7 @@ FLOORS = [
     "captioner.pronunciation",
     "captioner",
     "captioner.batch",
+    "captioner.commands",
     "captioner.cli",
 ]
 

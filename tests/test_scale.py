@@ -111,13 +111,13 @@ def test_the_job_captions_its_share(
     assert spec["completions"] == int(SHARE.split("/")[1])
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # backoffLimitPerIndex wants that
     (script,) = container["args"]
-    script = script.replace("/work/", f"{tmp_path}/")
+    script = script.replace("/job/", f"{tmp_path}/")
     environment = {**recorder, "FILE": "00003-of-01024" if finished else "00004-of-01024"}
     done = subprocess.run([*container["command"], script], cwd=tmp_path, env=environment, check=False)
     assert (done.returncode == 0) is finished
     assert asked(parser, recorder).shard == SHARE
     mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounted == {volume["name"]: "/work" for volume in spec["template"]["spec"]["volumes"]}
+    assert mounted == {volume["name"]: "/job" for volume in spec["template"]["spec"]["volumes"]}
 
 
 def test_the_job_hands_the_signal_on(tmp_path: Path) -> None:

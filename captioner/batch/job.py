@@ -17,6 +17,7 @@ from captioner.batch.lists import STDIN
 from captioner.batch.outputs.files import Files
 from captioner.batch.outputs.formats import TABLES, make_files
 from captioner.batch.outputs.places import Places
+from captioner.batch.outputs.replacing import make_folder
 from captioner.batch.outputs.tables import Table
 from captioner.batch.pictures import is_archive, is_picture
 from captioner.batch.record import DONE, FAILED, FAILED_BEFORE, KEPT, Record
@@ -92,7 +93,7 @@ class Job:
         assert self.output is not None
         path, share = self.output, self.collection.share
         if share.of > 1:
-            self._make(path)
+            make_folder(path)
             path = path / f"captions-{share}.{self.format}"
         table = TABLES[self.format](path)
         table.check()
@@ -118,17 +119,9 @@ class Job:
         if self.is_table:
             return None
         if self.output is not None:
-            self._make(self.output)
+            make_folder(self.output)
         places = Places(self.collection.inputs, self.output)
         return make_files(self.format, places, models, self.on_existing, copies=self.output is not None)
-
-    def _make(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise OptionError(f"{folder} is a file: name a folder for the output") from error
-        except OSError as error:
-            raise CaptionerError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
 
     def record_path(self, table: Table | None) -> Path:
         """Where the record lies: beside a table, else where the system keeps such things for the user.

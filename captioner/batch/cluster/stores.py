@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from captioner.batch.outputs.replacing import PARTIAL, OutputError, replacing
+from captioner.batch.outputs.replacing import PARTIAL, OutputError, make_folder, replacing
 from captioner.batch.remote import is_url
 from captioner.errors import DependencyError, OptionError
 
@@ -54,12 +54,7 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
-            raise OptionError(f"{folder} is a file: name a folder for the output") from error
-        except OSError as error:
-            raise OutputError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
+        make_folder(folder)
 
     def names(self) -> list[str]:
         """See :class:`Store`."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
 from captioner.metadata.replacing import LONGEST_NAME, NOT_WRITTEN, force_to_disk
 
 # How captioner.metadata.replacing calls unfinished files, too; of a long name there is the beginning.
@@ -35,6 +35,21 @@ def is_fatal(error: BaseException) -> bool:
     """Whether an error that came of writing one file would come of writing any other."""
     of_writing = isinstance(error, OutputError) or (isinstance(error, CaptionerError) and error.code == NOT_WRITTEN)
     return of_writing and isinstance(error.__cause__, OSError) and error.__cause__.errno in FATAL
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output, and those around it.
+
+    Raises:
+        OptionError: it is a file.
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OptionError(f"{folder} is a file: name a folder for the output") from error
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
