@@ -33,13 +33,12 @@ NAMED = 20  # failures of earlier runs that are told by name
 def batch_command(arguments: argparse.Namespace) -> int:
     """``captioner batch``."""
     require(arguments.batch_size >= 1, "--batch-size must be at least 1")
-    if arguments.ray is None:
-        require_no_cluster(arguments)
     wanted = _wanted(arguments)
     if arguments.ray is not None:
         from captioner.batch.cluster.command import cluster_command
 
         return cluster_command(arguments, wanted)
+    require_no_cluster(arguments)
     job = _job(arguments)
     table = job.table()
     if table is not None and arguments.format is None and job.collection.share.of == 1:

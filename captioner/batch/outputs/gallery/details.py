@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
 
 from captioner.batch.pictures import Picture, is_archive
 from captioner.batch.remote import is_url, is_web, path_in
@@ -66,6 +65,5 @@ class GalleryDetails(Details):
 
 def _copy(data: bytes) -> str:
     file = BytesIO()
-    picture: Image.Image = thumbnail(data, SIDE)
-    picture.save(file, "JPEG", quality=QUALITY)
+    thumbnail(data, SIDE).save(file, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
