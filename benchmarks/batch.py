@@ -153,7 +153,7 @@ def take_turns(
 
         def alone(pixels: list[Any] = pixels) -> None:
             for first in range(0, len(pixels), arguments.batch_size):
-                model.caption_pixels(pixels[first : first + arguments.batch_size], options)
+                model.caption_pixels(pixels[first : first + arguments.batch_size], options, spread=True)
 
         if number == 0:
             alone()  # to warm up

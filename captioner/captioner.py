@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +17,15 @@ from captioner.checkpoint import ModelInfo
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.expectation import EXPECTATION_NAME, Expectation, Judge
-from captioner.engines import Engine, FloatArray, Grid
+from captioner.engines import Engine, FloatArray
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
 from captioner.prefetch import batches, decoding_threads
 from captioner.reading import WordReader
 from captioner.tokens import make_tokenizer
+
+PICTURES_A_LANE = 2  # at least
+LEAST_SPREAD = 2 * PICTURES_A_LANE
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,8 @@ class Captioner:
     def _results(
         self, loaded: Sequence[tuple[ImageSource, FloatArray | CaptionerError]], options: DecodingOptions
     ) -> list[Result]:
-        captions = iter(self.caption_pixels([item for _, item in loaded if isinstance(item, np.ndarray)], options))
+        pixels = [item for _, item in loaded if isinstance(item, np.ndarray)]
+        captions = iter(self.caption_pixels(pixels, options, spread=True))
         return [
             Result(image, self.name, error=item)
             if isinstance(item, CaptionerError)
@@ -214,7 +220,11 @@ class Captioner:
         return options
 
     def caption_pixels(
-        self, pixels: Sequence[FloatArray], options: DecodingOptions | Sequence[DecodingOptions]
+        self,
+        pixels: Sequence[FloatArray],
+        options: DecodingOptions | Sequence[DecodingOptions],
+        *,
+        spread: bool = False,
     ) -> list[list[Caption]]:
         """Caption pictures that are prepared already, as one batch.
 
@@ -223,33 +233,58 @@ class Captioner:
             options: for all of them, or one for each: the network reads them together, and those with equal options
                 are decoded together. With a seed each is decoded by itself, so that what it gets does not depend on
                 its neighbours.
+            spread: compute parts of the batch side by side, where the engine can: more in the same time, at the cost of
+                memory, see :attr:`captioner.engines.Engine.lanes`.
         """
+        each = [options] * len(pixels) if isinstance(options, DecodingOptions) else options
+        lanes = self._lanes(len(pixels)) if spread else [self.engine]
+        if len(lanes) == 1:
+            return self._caption_together(lanes[0], pixels, each)
+        bounds = [len(pixels) * lane // len(lanes) for lane in range(len(lanes) + 1)]
+        parts = [(pixels[start:end], each[start:end]) for start, end in itertools.pairwise(bounds)]
+        with ThreadPoolExecutor(len(lanes) - 1, "lane") as others:
+            begun = [
+                others.submit(self._caption_together, lane, *part)
+                for lane, part in zip(lanes[1:], parts[1:], strict=True)
+            ]
+            own = self._caption_together(lanes[0], *parts[0])
+            return own + [captions for part in begun for captions in part.result()]
+
+    def _lanes(self, pictures: int) -> Sequence[Engine]:
+        """The engines for a batch: of a few pictures the whole engine makes more than lanes that are half empty."""
+        if pictures < LEAST_SPREAD:
+            return [self.engine]
+        lanes = self.engine.lanes
+        return lanes if pictures >= PICTURES_A_LANE * len(lanes) else [self.engine]
+
+    def _caption_together(
+        self, engine: Engine, pixels: Sequence[FloatArray], each: Sequence[DecodingOptions]
+    ) -> list[list[Caption]]:
         if not pixels:
             return []
-        each = [options] * len(pixels) if isinstance(options, DecodingOptions) else options
-        grid = self.engine.encode(np.stack(pixels))
+        grid = engine.encode(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))  # the former copies nothing
         groups: dict[tuple[DecodingOptions, int | None], list[int]] = {}
         for image, own in enumerate(each):
             groups.setdefault((own, None if own.seed is None else image), []).append(image)
         captions: list[list[Caption]] = [[]] * len(pixels)
         for (own, _), images in groups.items():
-            part = grid if len(groups) == 1 else self.engine.select(grid, np.array(images))
-            found = decode(self.engine, part, len(images), own, self.judges(part, own))
+            part = grid if len(groups) == 1 else engine.select(grid, np.array(images))
+            found = decode(engine, part, len(images), own, self.judges(engine.summary(part), own))
             for image, hypotheses in zip(images, found, strict=True):
                 if not hypotheses:  # no number compares with NaN, so nothing was ever best
                     raise ModelError(f"model {self.name!r} computes no numbers: its weights are damaged")
                 captions[image] = [self._caption(hypothesis) for hypothesis in hypotheses]
         return captions
 
-    def judges(self, grid: Grid, options: DecodingOptions) -> list[Judge]:
-        """What ranks the hypotheses of the grid's images, one each, where the options say ``cider``; else nothing.
+    def judges(self, summaries: FloatArray, options: DecodingOptions) -> list[Judge]:
+        """What ranks the hypotheses of images by their (B, F) summaries, where the options say ``cider``; else nothing.
 
         Raises:
             OptionError: the model has not learnt what CIDEr to expect.
         """
         if options.rank != "cider":
             return []
-        return [self._learnt_expectation().judge(summary) for summary in self.engine.summary(grid)]
+        return [self._learnt_expectation().judge(summary) for summary in summaries]
 
     def _learnt_expectation(self) -> Expectation:
         if self.expectation is None:

@@ -1,9 +1,10 @@
-"""A trained network as graphs that run without torch: ``encoder.onnx`` and ``decoder.onnx``.
+"""A trained network as graphs that run without torch: an encoder, and a decoder as it is and in 8 bits.
 
 python -m captioner.export MODEL DIRECTORY
 
-Both are traced from :class:`captioner.model.CaptionModel` itself, so that there is one description of the network.
-Beside them lies what they compute of a known picture, for whoever loads them to check.
+They are traced from :class:`captioner.model.CaptionModel` itself, so that there is one description of the network; the
+decoder's is then rearranged, see :mod:`captioner.rewriting`. Beside them lies what they compute of a known picture, for
+whoever loads them to check.
 
 Tracing is global in torch: no other thread can run a network meanwhile. So the library exports in a process of its own,
 which also keeps torch out of those that need none otherwise.
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
@@ -26,10 +28,13 @@ from torch.onnx.symbolic_helper import parse_args
 from captioner.checkpoint import load_model
 from captioner.config import ImageConfig
 from captioner.engines.graph_engine import (
+    BEST,
+    BEST_LOG_PROBS,
+    COUNT,
     DECODER,
     ENCODER,
     GRID,
-    LOG_PROBS,
+    LOGITS,
     NEXT,
     PIXELS,
     SUMMARY,
@@ -40,6 +45,8 @@ from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import CaptionerError
 from captioner.graphs import ANSWER_NAME, examine, graph_name, probe
 from captioner.model import CaptionModel, Grid, State
+from captioner.rewriting.fusion import fuse
+from captioner.rewriting.rounding import round_products
 
 IMAGES, ROWS = 2, 3  # of the example that is traced; tracing would take a single one for a constant
 OPSET = 17
@@ -59,7 +66,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """One step, with log-probabilities in place of logits.
+    """One step, and the likeliest tokens after it.
 
     Args:
         model: the network.
@@ -71,14 +78,19 @@ class DecoderGraph(nn.Module):
         self.model = model
         self.names = names
 
-    def forward(self, tokens: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        """(B, K) tokens, parts of state and grid → (N, V) log-probabilities, the next state, (N, P) weights."""
+    def forward(self, tokens: Tensor, count: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """(N,) tokens, M, parts of state and grid → (N, V) logits; (N, M) of the likeliest tokens, and their
+        log-probabilities; the parts of the next state; (N, P) weights.
+        """
         given = dict(zip(self.names, parts, strict=True))
         hidden, values = given["hidden"], given["values"]
         state = State(hidden, given.get("cell", hidden[:, :0]), given.get("said", hidden[:, 0, :0]))
         grid = Grid(values, given.get("keys", values[..., :0]))
-        logits, state, weights = self.model.step(tokens.flatten(), state, grid)
-        return logits.log_softmax(dim=-1), *present(state).values(), weights
+        logits, state, weights = self.model.step(tokens, state, grid)
+        most = torch.tensor(self.model.config.vocabulary_size)
+        largest, best = logits.topk(torch.minimum(count, most), dim=-1)  # type: ignore[arg-type]  # a tensor is traced
+        beyond = (logits - largest[:, :1]).exp().sum(dim=-1, keepdim=True).log()
+        return logits, best, largest - largest[:, :1] - beyond, *present(state).values(), weights
 
 
 def present(value: Grid | State) -> dict[str, Tensor]:
@@ -111,13 +123,18 @@ def export(model: CaptionModel, image: ImageConfig, directory: Path) -> None:
             [*grids, SUMMARY, *states],
             directory / graph_name(ENCODER),
         )
-        tokens = torch.zeros(IMAGES, ROWS, dtype=torch.int64)
+        tokens = torch.zeros(IMAGES * ROWS, dtype=torch.int64)
         _write(
             DecoderGraph(model, list(parts)),
-            {TOKENS: tokens} | parts,
-            [LOG_PROBS, *(NEXT + name for name in states), WEIGHTS],
+            {TOKENS: tokens, COUNT: torch.tensor(2)} | parts,
+            [LOGITS, BEST, BEST_LOG_PROBS, *(NEXT + name for name in states), WEIGHTS],
             directory / graph_name(DECODER),
         )
+    decoder = onnx.load(directory / graph_name(DECODER))
+    fuse(decoder)
+    onnx.save(decoder, directory / graph_name(DECODER))
+    round_products(decoder)
+    onnx.save(decoder, directory / graph_name(DECODER, rounded=True))
     (directory / ANSWER_NAME).write_bytes(save(examine(engine, image)))  # its save_file would make the file private
 
 
@@ -128,9 +145,11 @@ def _split_evenly(graph: Any, value: Any, _parts: int, axis: int, _outputs: int)
 
 
 def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
-    """Trace a module; the first axis of everything, images or rows, may have any length, and so may a row of tokens."""
-    axes = {name: {0: "images" if name in (PIXELS, TOKENS, SUMMARY, *GRID) else "rows"} for name in (*inputs, *outputs)}
-    axes.get(TOKENS, {})[1] = "rows_an_image"
+    """Trace a module; the first axis of everything, images or rows, may have any length, and candidates may be any."""
+    axes = {name: {0: "images" if name in (PIXELS, SUMMARY, *GRID) else "rows"} for name in (*inputs, *outputs)}
+    for name in (BEST, BEST_LOG_PROBS):
+        axes.get(name, {})[1] = "candidates"
+    axes.pop(COUNT, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this way of exporting is old, and what of a shape it takes as constant
         try:

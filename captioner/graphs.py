@@ -40,16 +40,30 @@ except ImportError:  # Windows: processes that start together may each export, a
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("model.py", "encoder.py", "export.py", "engines/graph_engine.py")  # what the graphs are traced from and by
+# What the graphs are traced from and by.
+SOURCES = (
+    "graphs.py",
+    "model.py",
+    "encoder.py",
+    "export.py",
+    "rewriting/graph.py",
+    "rewriting/fusion.py",
+    "rewriting/rounding.py",
+    "engines/graph_engine.py",
+)
 FOLDER = "graphs"
 ANSWER_NAME = "answer.safetensors"
 CACHE_VARIABLE = "CAPTIONER_CACHE"
 KEPT = 30  # days
+OFFERED = 3  # likely tokens in what an engine computes of the probe
 
 
-def graph_name(part: str) -> str:
-    """The file of the encoder or the decoder."""
-    return f"{part}.onnx"
+def graph_name(part: str, *, rounded: bool = False) -> str:
+    """The file of the encoder or the decoder; of the decoder there is one with its matrices rounded to 8 bits, too."""
+    return f"{part}.int8.onnx" if rounded else f"{part}.onnx"
+
+
+FILES = (ANSWER_NAME, graph_name(ENCODER), graph_name(DECODER), graph_name(DECODER, rounded=True))
 
 
 def probe(image: ImageConfig) -> FloatArray:
@@ -60,13 +74,21 @@ def probe(image: ImageConfig) -> FloatArray:
 
 
 def examine(engine: Engine, image: ImageConfig) -> dict[str, Array]:
-    """What an engine computes of the probe: its summary, and two rows of log-probabilities after two steps."""
+    """What an engine computes of the probe: its summary, and what two rows are offered after two steps."""
     grid = engine.encode(probe(image))
     state = engine.select(engine.start(grid), np.array([0, 0]))
     _, state, _ = engine.step(np.full(2, Vocabulary.bos), state, grid)
-    log_probs, _, weights = engine.step(np.array([Vocabulary.eos, Vocabulary.unk]), state, grid)
-    log_probs = log_probs - log_probs.mean(axis=1, keepdims=True)  # whose means are large and much the same
-    found = {"summary": engine.summary(grid), "log_probs": log_probs, "weights": weights}
+    tokens = np.array([Vocabulary.eos, Vocabulary.unk])
+    (log_probs, _), _, weights = engine.step(tokens, state, grid)
+    (told, best), _, _ = engine.step(tokens, state, grid, OFFERED)
+    assert best is not None
+    found = {
+        "summary": engine.summary(grid),
+        "log_probs": log_probs - log_probs.mean(axis=1, keepdims=True),  # whose means are large and much the same
+        "best_log_probs": told,
+        "log_probs_of_best": np.take_along_axis(log_probs, best, axis=1),
+        "weights": weights,
+    }
     return {name: np.ascontiguousarray(array) for name, array in found.items()}  # safetensors knows no strides
 
 
@@ -209,7 +231,7 @@ def _run_export(model: Path, directory: Path) -> subprocess.CompletedProcess[str
 def _complete(directory: Path) -> bool:
     """Whether a set of graphs is there as a whole; not where this user may not look."""
     try:
-        return all((directory / name).is_file() for name in (ANSWER_NAME, graph_name(ENCODER), graph_name(DECODER)))
+        return all((directory / name).is_file() for name in FILES)
     except OSError:
         return False
 

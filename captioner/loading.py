@@ -6,8 +6,10 @@ import logging
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import ModelInfo, read_info, resolve
@@ -15,7 +17,7 @@ from captioner.config import require
 from captioner.cores import usable_cores
 from captioner.decoding.expectation import Expectation
 from captioner.engines import Engine
-from captioner.engines.graph_engine import DECODER, ENCODER, Graph, GraphEngine
+from captioner.engines.graph_engine import DECODER, ENCODER, GRID, Graph, GraphEngine, OneOrMany
 from captioner.errors import CaptionerError, DependencyError, ModelError
 from captioner.graphs import check, graph_name, graphs_of, is_cached
 from captioner.reading import WordReader
@@ -23,13 +25,38 @@ from captioner.reading import WordReader
 log = logging.getLogger(__name__)
 
 AUTO, TORCH = "auto", "torch"
-# What runs graphs, and the precisions that each computes in. In fp32 they are equally fast; the first is the smaller.
-RUNTIMES = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "int8")}
-OFFERED = {TORCH: ("fp32", "bf16")} | RUNTIMES
+
+
+class Parts(NamedTuple):
+    """Of each part of a network: which runtime runs it, and what it computes in."""
+
+    encoder: tuple[str, str]
+    decoder: tuple[str, str]
+
+
+# What runs graphs, by name and precision; of those that compute in what is asked for, the first that works is taken.
+# In fp32 the two are equally fast, and ONNX Runtime is the smaller. The encoder is never in 8 bits: it would be no
+# faster than in bf16, and MobileNet's features do not survive it.
+GRAPH_ENGINES = {
+    "mixed": {"int8": Parts(("openvino", "bf16"), ("onnxruntime", "int8"))},
+    "onnxruntime": {
+        "fp32": Parts(("onnxruntime", "fp32"), ("onnxruntime", "fp32")),
+        "int8": Parts(("onnxruntime", "fp32"), ("onnxruntime", "int8")),
+    },
+    "openvino": {
+        "fp32": Parts(("openvino", "fp32"), ("openvino", "fp32")),
+        "bf16": Parts(("openvino", "bf16"), ("openvino", "bf16")),
+        "int8": Parts(("openvino", "bf16"), ("openvino", "int8")),
+    },
+}
+RUNTIMES = ("onnxruntime", "openvino")  # packages
+OFFERED = {TORCH: ("fp32", "bf16")} | {name: tuple(precisions) for name, precisions in GRAPH_ENGINES.items()}
 ENGINES = (AUTO, *OFFERED)
 PRECISIONS = ("fp32", "bf16", "int8")
 TOLERANCES = {"fp32": 0.01, "bf16": 0.3, "int8": 0.3}  # of a graph's check; with `words` bf16 and int8 are off by .04
-AT_ONCE = 8  # pictures, for a runtime's encoder
+HALVES = ("openvino", "bf16")  # where both parts are computed so, grids need no more than 16 bits in between
+AT_ONCE = 4  # pictures, for a runtime's encoder
+MOST_LANES = 4  # of more than that, Python could not keep up with the search
 
 
 def load(
@@ -44,12 +71,13 @@ def load(
 
     Args:
         model: a bundled model's name, or a model directory.
-        engine: what runs the network: ``torch``, or on the CPU, faster and without torch, ``onnxruntime`` or
-            ``openvino``; ``auto`` takes the first of these two that works here, or else torch. The first time that one
-            of them meets a model, torch exports it, which takes some seconds; see :mod:`captioner.graphs`.
+        engine: what runs the network: ``torch``, or on the CPU, faster and without torch, ``onnxruntime``,
+            ``openvino`` or, with a part for each, ``mixed``; ``auto`` takes the fastest of these that works here, or
+            else torch. The first time that one of them meets a model, torch exports it, which takes some seconds; see
+            :mod:`captioner.graphs`.
         device: for torch: ``cpu``, ``cuda``, ``mps``; by default the best one here.
         precision: ``fp32``; or, where there is an engine for it, faster and less exact: ``bf16``, or ``int8`` for the
-            decoder's matrices beside an encoder in bf16.
+            decoder's matrices, beside an encoder in bf16 or, under ``onnxruntime``, in fp32.
         threads: that the network may use on the CPU; by default as many as there are cores, see
             :func:`captioner.cores.usable_cores`. Torch's own are one number for the process, and stay as it is.
 
@@ -72,7 +100,7 @@ def choose(
     require(engine in ENGINES, f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     require(precision in PRECISIONS, f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     require_offered(engine, precision)
-    if engine in RUNTIMES:
+    if engine in GRAPH_ENGINES:
         require(device in (None, "cpu"), f"engine {engine} runs on the CPU alone: leave the device out")
         return _open(engine, directory, info, precision, threads), "asked for"
     if engine == TORCH:
@@ -84,17 +112,17 @@ def choose(
     if device is None and torchs and _accelerator():
         return _torch(directory, device, precision), "there is an accelerator"
     obstacles: list[str] = []
-    for runtime, precisions in RUNTIMES.items():
+    for name, precisions in GRAPH_ENGINES.items():
         if precision in precisions:
             try:
-                return _open(runtime, directory, info, precision, threads), "; ".join(
+                return _open(name, directory, info, precision, threads), "; ".join(
                     ["the first that works here", *obstacles]
                 )
             except DependencyError as error:
                 obstacles.append(str(error))
             except Exception as error:  # whatever ails a runtime, torch still works
-                log.warning("Engine %s cannot run %s: %s", runtime, info.name, error)
-                obstacles.append(f"{runtime} fails: {error}")
+                log.warning("Engine %s cannot run %s: %s", name, info.name, error)
+                obstacles.append(f"{name} fails: {error}")
     if not torchs:
         raise DependencyError(_each_once(obstacles))
     try:
@@ -116,11 +144,24 @@ def require_offered(engine: str, precision: str) -> None:
 def require_installed(engine: str, precision: str) -> None:
     """Raise :class:`DependencyError` where no engine that was asked for is installed."""
     names = [name for name, precisions in OFFERED.items() if engine in (AUTO, name) and precision in precisions]
-    if not any(map(find_spec, names)):
+    if all(map(_missing, names)):
+        # Whoever leaves the choice to us needs no more than one package.
+        wanted = min((_packages(name) for name in reversed(names)), key=len)
         raise DependencyError(
-            f"{precision} needs {' or '.join(names)}, and none of them is installed: "
-            f"pip install 'captioner[{names[-1]}]' brings one"
+            f"{precision} needs {' and '.join(wanted)} to be installed: "
+            f"pip install 'captioner[{','.join(wanted)}]' brings it"
         )
+
+
+def _packages(engine: str) -> list[str]:
+    """What has to be installed for an engine."""
+    plans = GRAPH_ENGINES.get(engine, {}).values()
+    return list(dict.fromkeys(runtime for parts in plans for runtime, _ in parts)) or [engine]
+
+
+def _missing(engine: str) -> list[str]:
+    """The packages of an engine that are not installed."""
+    return [name for name in _packages(engine) if not find_spec(name)]
 
 
 def _torch(directory: Path, device: str | None, precision: str) -> Engine:
@@ -136,48 +177,100 @@ def _torch(directory: Path, device: str | None, precision: str) -> Engine:
     return TorchEngine(network, device=device, precision=precision)
 
 
-def _open(runtime: str, directory: Path, info: ModelInfo, precision: str, threads: int) -> Engine:
-    """The engine of a runtime, checked.
+def _open(name: str, directory: Path, info: ModelInfo, precision: str, threads: int) -> Engine:
+    """An engine of graphs, checked.
 
     Raises:
-        DependencyError: the runtime is not installed; or there are no graphs, and torch is not installed.
+        DependencyError: a runtime is not installed; or there are no graphs, and torch is not installed.
         ModelError: the graphs cannot be made, or it computes something else than they should.
     """
-    if not find_spec(runtime):
-        raise DependencyError(f"engine {runtime} is not installed: pip install 'captioner[{runtime}]' brings it")
+    if missing := _missing(name):
+        raise DependencyError(f"engine {name} is not installed: pip install 'captioner[{','.join(missing)}]' brings it")
     try:
-        return _opened(runtime, directory, info, precision, threads)
+        return _opened(name, directory, info, precision, threads)
     except CaptionerError:
         raise
     except Exception as error:  # each runtime has its own exceptions; to the caller they are one
-        raise ModelError(f"engine {runtime} cannot run {info.name!r}: {error}") from error
+        raise ModelError(f"engine {name} cannot run {info.name!r}: {error}") from error
 
 
-def _opened(runtime: str, directory: Path, info: ModelInfo, precision: str, threads: int) -> Engine:
+def _opened(name: str, directory: Path, info: ModelInfo, precision: str, threads: int) -> GraphEngine:
     with graphs_of(directory) as graphs:
-        opened = (GRAPHS[runtime](graphs, part, precision, threads) for part in (ENCODER, DECODER))
-        name = f"{runtime} {precision}, {threads} thread" + "s" * (threads > 1)
-        engine = GraphEngine(*opened, name=name, at_once=AT_ONCE)
-        check(engine, info.image, graphs, tolerance=TOLERANCES[precision])
+        return _engine_of(graphs, name, info, precision, threads)
+
+
+def _engine_of(
+    graphs: Path, name: str, info: ModelInfo, precision: str, threads: int, *, lanes: int = 1
+) -> GraphEngine:
+    """An engine of the graphs in a directory, whose calls are computed side by side in so many lanes."""
+    parts = GRAPH_ENGINES[name][precision]
+    opened = (
+        GRAPHS[runtime](Opening(graphs, part, arithmetic, threads, lanes, halves=set(parts) == {HALVES}))
+        for part, (runtime, arithmetic) in zip((ENCODER, DECODER), parts, strict=True)
+    )
+    most = min(threads, MOST_LANES)
+
+    def make_lanes() -> list[Engine]:
+        if not graphs.is_dir():  # they could not be kept
+            return [engine]
+        return [_engine_of(graphs, name, info, precision, threads, lanes=most)] * most
+
+    engine = GraphEngine(
+        *opened,
+        name=f"{name} {precision}, {threads} thread" + "s" * (threads > 1),
+        at_once=AT_ONCE,
+        make_lanes=make_lanes if lanes < most else None,
+    )
+    check(engine, info.image, graphs, tolerance=TOLERANCES[precision])
     return engine
 
 
-def _onnxruntime(directory: Path, part: str, _precision: str, threads: int) -> Graph:
+class Opening(NamedTuple):
+    """What it takes to open a graph.
+
+    Attributes:
+        directory: of the graphs.
+        part: encoder or decoder.
+        arithmetic: what to compute in.
+        threads: in all.
+        lanes: that share them.
+        halves: whether both parts keep grids in 16 bits.
+    """
+
+    directory: Path
+    part: str
+    arithmetic: str
+    threads: int
+    lanes: int
+    halves: bool
+
+
+def _onnxruntime(opening: Opening) -> Graph:
     from captioner.engines.onnxruntime_graph import OnnxRuntimeGraph
 
-    return OnnxRuntimeGraph(directory / graph_name(part), threads=threads)
+    path = opening.directory / graph_name(opening.part, rounded=opening.arithmetic == "int8")
+    eager = opening.part == DECODER  # whose steps follow each other
+    return OnnxRuntimeGraph(path, threads=opening.threads // opening.lanes, eager=eager)
 
 
-def _openvino(directory: Path, part: str, precision: str, threads: int) -> Graph:
+def _openvino(opening: Opening) -> Graph:
     from captioner.engines.openvino_graph import ARITHMETIC, OpenVinoGraph
 
-    # Kept in the user's own cache alone: what is compiled is code.
-    cache = directory / "compiled" if is_cached(directory) else None
-    arithmetic = ARITHMETIC[precision][part]
-    return OpenVinoGraph(directory / graph_name(part), arithmetic=arithmetic, threads=threads, cache=cache)
+    many = partial(
+        OpenVinoGraph,
+        opening.directory / graph_name(opening.part),
+        arithmetic=ARITHMETIC[opening.arithmetic],
+        threads=opening.threads,
+        lanes=opening.lanes,
+        halve=frozenset(GRID) if opening.halves else frozenset(),
+        # Kept in the user's own cache alone: what is compiled is code.
+        cache=opening.directory / "compiled" if is_cached(opening.directory) else None,
+    )
+    # How many rows a decoder reads is told by the caller's beam; and lanes read many images.
+    return OneOrMany(many(images=1), many()) if opening.part == ENCODER and opening.lanes == 1 else many()
 
 
-GRAPHS: dict[str, Callable[[Path, str, str, int], Graph]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+GRAPHS: dict[str, Callable[[Opening], Graph]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def _accelerator() -> bool:

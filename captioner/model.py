@@ -108,6 +108,7 @@ class Attention(nn.Module):
     def __init__(self, score: str, values: int, hidden: int, width: int, *, sentinel: bool) -> None:
         super().__init__()
         self.additive = score == "additive"
+        self.width = {"additive": width, "general": hidden, "dot": values}[score]  # of a key
         keys: dict[str, Callable[[], nn.Module]] = {
             "additive": lambda: nn.Linear(values, width),
             "general": lambda: nn.Linear(values, hidden, bias=False),
@@ -126,7 +127,8 @@ class Attention(nn.Module):
         The weights sum to one; with a sentinel, to what it left of that. The K rows of one image share its grid by
         broadcasting, so that beams cost no copies of it.
         """
-        images, positions, width = grid.keys.shape
+        images, positions, _ = grid.keys.shape
+        width = self.width
         query = (self.query(hidden) if self.additive else hidden).view(images, -1, width)  # (B, K, A)
         if self.additive:
             scores = self._compare(query.unsqueeze(2), grid.keys.unsqueeze(1))  # (B, K, Q)
@@ -137,12 +139,11 @@ class Attention(nn.Module):
             score = self._compare(query, own) if self.additive else (query * own).sum(dim=-1)
             scores = torch.cat((scores, score.unsqueeze(-1)), dim=-1)  # (B, K, Q + 1)
         weights = scores.float().softmax(dim=-1)
-        context = weights[..., :positions].to(grid.values.dtype) @ grid.values  # (B, K, F)
-        context = context.flatten(0, 1)
-        weights = weights.flatten(0, 1)
+        on_grid = weights if sentinel is None else weights[..., :positions]
+        context = (on_grid.to(grid.values.dtype) @ grid.values).flatten(0, 1)  # (N, F)
         if sentinel is not None:
-            context = context + weights[:, positions:].to(context.dtype) * sentinel
-        return context, weights[:, :positions]
+            context = context + weights[..., positions:].flatten(0, 1).to(context.dtype) * sentinel
+        return context, on_grid.flatten(0, 1)
 
     def _compare(self, query: Tensor, key: Tensor) -> Tensor:
         scores: Tensor = self.score(torch.tanh(key + query)).squeeze(-1)

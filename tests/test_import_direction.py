@@ -31,6 +31,7 @@ FLOORS = [
     "captioner.formats",
     "captioner.checkpoint",
     "captioner.graphs",
+    "captioner.rewriting",
     "captioner.export",
     "captioner.ngrams",
     "captioner.reading",

@@ -64,7 +64,7 @@ def test_what_the_library_needs_is_known() -> None:
         ("from safetensors.torch import load_file", {"torch"}),
         ("import safetensors.torch", {"torch"}),
         ("from captioner.model import CaptionModel", {"torch"}),
-        ("from captioner import export", {"torch"}),
+        ("from captioner import export", {"onnx", "torch"}),
         ("from helper import something", {"openvino"}),
         ("if True:\n    import onnxruntime", {"onnxruntime"}),
         ("class A:\n    import onnx", {"onnx"}),

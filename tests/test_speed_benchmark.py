@@ -171,7 +171,8 @@ def figures() -> dict[str, Any]:
             {"name": "torch fp32", "beam": beam, "batch": batch, "rates": [1.0, rate, 999.0]}
             for beam, rates in ((1, (20.0, 80.0)), (3, (10.0, 40.0)))
             for batch, rate in zip((1, 8), rates, strict=True)
-        ],
+        ]
+        + [{"name": "openvino fp32", "beam": 3, "batch": batch, "rates": [100.0]} for batch in (1, 8)],
         "shares": [
             {
                 **{"name": "torch fp32", "setting": "beam 3, batch 8", "pictures": 4, "steps_taken": 11.25},
@@ -212,11 +213,15 @@ def test_a_process_is_told_by_its_median_and_its_peak(figures: dict[str, Any]) -
 
 
 def test_batches_tell_what_size_gains_and_beams_cost(figures: dict[str, Any]) -> None:
-    lines = [line for line in tables.batches(figures).splitlines() if line.startswith("| torch")]
+    head, _, *lines = tables.batches(figures).splitlines()
+    assert head.endswith("| best × batch 1 | best × beam 1 | best × torch fp32's |")
     assert lines == [
-        "| torch fp32 | 1 | 20.0 | 80.0 | 4.00 | 1.00 |",
-        "| torch fp32 | 3 | 10.0 | 40.0 | 4.00 | 0.50 |",
+        "| torch fp32 | 1 | 20.0 | 80.0 | 4.00 | 1.00 | 1.00 |",
+        "| torch fp32 | 3 | 10.0 | 40.0 | 4.00 | 0.50 | 1.00 |",
+        "| openvino fp32 | 3 | 100.0 | 100.0 | 1.00 | – | 2.50 |",
     ]
+    del figures["batches"][:4]
+    assert tables.batches(figures).endswith("| 1.00 | – | – |")
 
 
 def test_shares_are_of_one_picture(figures: dict[str, Any]) -> None:

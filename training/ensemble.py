@@ -12,7 +12,8 @@ import numpy as np
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_model, resolve
 from captioner.decoding.expectation import Expectation
-from captioner.engines import FloatArray, Grid, IntArray, State
+from captioner.engines import Engine, FloatArray, Grid, IntArray, State
+from captioner.engines.candidates import Candidates
 from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import DataError
 
@@ -40,19 +41,27 @@ class Ensemble:
         """See :meth:`captioner.engines.Decoder.start`."""
         return [engine.start(own) for engine, own in zip(self._engines, grid, strict=True)]
 
-    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
+    def step(
+        self, tokens: IntArray, state: State, grid: Grid, count: int | None = None
+    ) -> tuple[Candidates, State, FloatArray]:
         """See :meth:`captioner.engines.Decoder.step`; probabilities and attention weights are means."""
         steps = [
             engine.step(tokens, own_state, own_grid)
             for engine, own_state, own_grid in zip(self._engines, state, grid, strict=True)
         ]
-        log_probs, states, weights = zip(*steps, strict=True)
-        mean = np.logaddexp.reduce(log_probs, axis=0) - math.log(len(steps))
-        return mean.astype(np.float32), list(states), np.mean(weights, axis=0, dtype=np.float32)
+        candidates, states, weights = zip(*steps, strict=True)
+        mean = np.logaddexp.reduce([each.log_probs for each in candidates], axis=0) - math.log(len(steps))
+        offered = Candidates.likeliest(mean.astype(np.float32), count)
+        return offered, list(states), np.mean(weights, axis=0, dtype=np.float32)
 
     def select(self, value: Grid | State, rows: IntArray) -> Grid | State:
         """See :meth:`captioner.engines.Decoder.select`."""
         return [engine.select(own, rows) for engine, own in zip(self._engines, value, strict=True)]
+
+    @property
+    def lanes(self) -> Sequence[Engine]:
+        """See :attr:`captioner.engines.Engine.lanes`."""
+        return [self]
 
     def use_cores(self, number: int) -> None:
         """See :meth:`captioner.engines.Engine.use_cores`."""

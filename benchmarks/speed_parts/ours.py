@@ -13,11 +13,11 @@ from typing import Any
 from speed_parts.timing import seconds_of
 
 import captioner
-from captioner import Captioner
+from captioner import Captioner, loading
 from captioner.errors import CaptionerError
 from captioner.images import load_pixels
 
-ENGINES = ("torch", "openvino", "onnxruntime")
+ENGINES = tuple(name for name in loading.ENGINES if name != loading.AUTO)
 PRECISIONS = ("fp32", "bf16", "int8")
 
 

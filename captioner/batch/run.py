@@ -158,7 +158,7 @@ class Run:
 
     def _ask(self, model: Captioner, options: DecodingOptions, pictures: dict[bytes, FloatArray]) -> dict[bytes, Rows]:
         began = time.perf_counter()
-        captions = model.caption_pixels(list(pictures.values()), options)
+        captions = model.caption_pixels(list(pictures.values()), options, spread=True)
         self.tally.busy += time.perf_counter() - began
         rows = [[self._row(model, caption) for caption in found] for found in captions]
         return dict(zip(pictures, rows, strict=True))

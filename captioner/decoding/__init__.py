@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from captioner.config import require
 from captioner.decoding.beam import BeamSearch
 from captioner.decoding.expectation import Judge
-from captioner.decoding.filters import make_filters
+from captioner.decoding.filters import IS_NEVER, NEVER, no_repeat_ngram
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import Sampler
 from captioner.decoding.search import Hypothesis
@@ -35,14 +35,19 @@ def decode(
     """
     require(options.rank != "cider" or len(judges) == images, "rank cider needs a judge for each image")
     search = SEARCHES[options.method](images, options)
-    filters = make_filters(options)
+    wanted = None if search.wanted is None else search.wanted + len(NEVER)
+    repeats = no_repeat_ngram(options.no_repeat_ngram) if options.no_repeat_ngram else None
     state = engine.select(engine.start(grid), search.first_rows)
     while search.active.size:
-        log_probs, state, weights = engine.step(search.tokens, state, grid)
-        for apply in filters:
-            apply(log_probs, search.prefixes)
+        forbidden = repeats(search.prefixes) if repeats else search.prefixes[:, :0]
+        # What a search wants is among so many, whichever of them it may not have.
+        count = None if wanted is None else wanted + forbidden.shape[1]
+        candidates, state, weights = engine.step(search.tokens, state, grid, count)
+        candidates.forbid_everywhere(IS_NEVER)
+        if forbidden.size:
+            candidates.forbid(forbidden)
         before = search.active
-        rows = search.advance(log_probs, weights)
+        rows = search.advance(candidates, weights)
         state = engine.select(state, rows)
         if search.active.size < before.size:  # finished images leave the batch
             grid = engine.select(grid, before.searchsorted(search.active))

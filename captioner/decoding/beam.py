@@ -7,10 +7,8 @@ import numpy as np
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.tokens import Vocabulary
-
-BLOCK = 32  # values, or one more
-WORTH = 4  # times as many blocks as values asked for: with fewer it is quicker to look at all values
 
 
 class BeamSearch(Search):
@@ -28,30 +26,31 @@ class BeamSearch(Search):
         # All rows of an image begin alike, so that one tells what the first step says of them. But a runtime makes
         # itself ready for each new number of rows, which for a single image costs more than that saves.
         super().__init__(images, options.beam_size, options, first=1 if images > 1 else options.beam_size)
+        self.wanted = 2 * options.beam_size
         self.totals[:, 1:] = -np.inf  # let the first alone be continued
         self._counted: IntArray = np.zeros(images, dtype=np.int64)  # of each image, the ends that count
 
-    def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
+    def advance(self, candidates: Candidates, weights: FloatArray) -> IntArray:
         """Continue each image's K likeliest candidates; see :meth:`Search.advance`."""
-        images, vocabulary = np.arange(len(self.active))[:, None], log_probs.shape[1]
+        log_probs, tokens = candidates.at_least(-(-2 * self.width // self.totals.shape[1]))
+        assert tokens is not None
         # Of 2K candidates at most K end the sequence, so K that go on are among them.
         best, values = likeliest(log_probs, self.totals, 2 * self.width)  # (A, 2K)
-        parents, tokens = np.divmod(best, vocabulary)
-        parents += images * self.totals.shape[1]  # rows of the whole batch
-        ends = tokens == Vocabulary.eos
-
+        said = tokens.take(best)
+        ends = said == Vocabulary.eos
         if ends.any():
+            parents = best // tokens.shape[1]
             ended = ends & np.isfinite(values)
             counted = ended & (np.arange(best.shape[1]) < self.width)  # only an end among the K likeliest counts
             self._counted[self.active] += counted.sum(axis=1)
             kept = ended if self.options.rank == "cider" and self.width > 1 else counted
             self.finish(kept, values, self.length - 1, parents, ended=True)
+            order = ends.argsort(axis=1, kind="stable")  # what goes on first, still best first
+            values = np.take_along_axis(np.where(ends, -np.inf, values), order, axis=1)
+            best = np.take_along_axis(best, order, axis=1)
         full = self._counted[self.active] >= self.width
-
-        order = ends.argsort(axis=1, kind="stable")[:, : self.width]  # what goes on first, still best first
-        values = np.where(ends, -np.inf, values)[images, order]
-        rows, chosen = parents[images, order].reshape(-1), tokens[images, order].reshape(-1)
-        step = Step(rows, chosen, log_probs[rows, chosen], weights)
+        values, chosen = values[:, : self.width], best[:, : self.width].reshape(-1)
+        step = Step(chosen // tokens.shape[1], tokens.take(chosen), log_probs.take(chosen), weights)
         return self.proceed(step, values, unfinished=np.isfinite(values) & ~full[:, None])
 
 
@@ -59,43 +58,14 @@ def likeliest(log_probs: FloatArray, totals: FloatArray, count: int) -> tuple[In
     """The ``count`` likeliest continuations of each image's sequences, in descending order.
 
     Args:
-        log_probs: (N, V) of the next tokens.
+        log_probs: (N, M) of the next tokens.
         totals: (A, w) log-probabilities of the sequences so far, N = A·w.
-        count: where w·V is smaller, impossible ones fill the places that are left.
+        count: at most w·M.
 
     Returns:
-        (A, count) their numbers in the w·V of their image, and their log-probabilities.
+        (A, count) their numbers among all N·M, and the log-probabilities of the sequences that they make.
     """
-    (images, width), (rows, vocabulary) = totals.shape, log_probs.shape
-    each, blocks = np.arange(images)[:, None], vocabulary // BLOCK
-    if blocks < BLOCK or width * blocks < WORTH * count:
-        candidates = (log_probs + totals.reshape(-1, 1)).reshape(images, -1)
-        lacking = max(0, count - candidates.shape[1])
-        candidates = np.pad(candidates, ((0, 0), (0, lacking)), constant_values=-np.inf)
-        found = largest(candidates, count, each)
-        return found % (width * vocabulary), candidates[each, found]
-    # The maxima of blocks tell which of them hold what is asked for: none whose maximum is smaller than those of
-    # `count` others. A block takes every so manieth value, so that what is compared at a time lies side by side.
-    even = blocks * BLOCK
-    maxima = log_probs[:, :even].reshape(rows, BLOCK, blocks).max(axis=1)
-    rest = vocabulary - even
-    np.maximum(maxima[:, :rest], log_probs[:, even:], out=maxima[:, :rest])  # one more value of the first blocks
-    maxima += totals.reshape(-1, 1)
-    chosen = np.argpartition(maxima.reshape(images, -1), width * blocks - count, axis=1)[:, width * blocks - count :]
-    row, block = np.divmod(chosen, blocks)  # (A, count)
-    tokens = block[..., None] + np.arange(0, even + 1, blocks)  # (A, count, BLOCK + 1)
-    beyond = tokens >= vocabulary
-    tokens[beyond] = 0
-    candidates = log_probs[(row + each * width)[..., None], tokens]
-    candidates[beyond] = -np.inf
-    candidates += totals[each, row][..., None]
-    found = largest(candidates.reshape(images, -1), count, each)
-    places = (tokens + (row * vocabulary)[..., None]).reshape(images, -1)
-    return places[each, found], candidates.reshape(images, -1)[each, found]
-
-
-def largest(values: FloatArray, count: int, rows: IntArray) -> IntArray:
-    """Where the ``count`` largest values of each of the (A, 1) ``rows`` stand, in descending order."""
-    length = values.shape[1]
-    found = np.argpartition(values, length - count, axis=1)[:, length - count :]
-    return found[rows, values[rows, found].argsort(axis=1)[:, ::-1]]
+    values = (log_probs + totals.reshape(-1, 1)).reshape(len(totals), -1)
+    best = (-values).argsort(axis=1)[:, :count]
+    best += np.arange(0, values.size, values.shape[1])[:, None]
+    return best, values.take(best)

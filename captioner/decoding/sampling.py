@@ -7,6 +7,7 @@ import numpy as np
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import Search, Step
 from captioner.engines import FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.tokens import Vocabulary
 
 SMALLEST = np.float32(2**-25)
@@ -23,9 +24,9 @@ class Sampler(Search):
         self._random = np.random.default_rng(options.seed)
         self._ended = np.zeros((images, options.n_best), dtype=np.bool_)
 
-    def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
-        """Draw one token a row; see :meth:`Search.advance`."""
-        options = self.options
+    def advance(self, candidates: Candidates, weights: FloatArray) -> IntArray:
+        """Draw one token a row of all; see :meth:`Search.advance`."""
+        options, log_probs = self.options, candidates.log_probs
         tokens = self._draw(truncate(log_probs / np.float32(options.temperature), options.top_k, options.top_p))
         rows = np.arange(tokens.size)
         drawn = log_probs[rows, tokens]

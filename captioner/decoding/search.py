@@ -17,7 +17,8 @@ import numpy as np
 from captioner.decoding.consensus import by_consensus
 from captioner.decoding.expectation import Judge
 from captioner.decoding.options import DecodingOptions
-from captioner.engines import Array, BoolArray, FloatArray, IntArray
+from captioner.engines import BoolArray, FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.tokens import Vocabulary
 
 
@@ -52,10 +53,17 @@ class Step(NamedTuple):
     weights: FloatArray  # (rows of the previous step, P)
 
 
-# A finished sequence: ``row`` of ``step`` holds its last token; step -1 stands for the empty sequence.
-FINISHED = np.dtype([("score", "f4"), ("log_prob", "f4"), ("step", "i8"), ("row", "i8"), ("ended", "?")])
+class Finished(NamedTuple):
+    """A sequence that goes on no further: ``row`` of ``step`` holds its last token; step -1 is the empty sequence."""
+
+    score: float
+    log_prob: float
+    step: int
+    row: int
+    ended: bool
+
+
 SPARE = 3  # times the rows of an image: how many finished sequences wait for a judge who may prefer a later one
-NOTHING = np.array((-np.inf, -np.inf, -1, 0, False), dtype=FINISHED)
 
 
 class Search:
@@ -72,7 +80,10 @@ class Search:
         active: (A,) the images still searched, ascending.
         tokens: (N,) the token that each row reads next.
         prefixes: (N, t) each row's tokens so far.
+        wanted: how many possible tokens each row is to be offered at a step; None for all.
     """
+
+    wanted: int | None = None
 
     def __init__(self, images: int, width: int, options: DecodingOptions, *, first: int) -> None:
         self.options = options
@@ -84,15 +95,15 @@ class Search:
         self.totals: FloatArray = np.zeros((images, first), dtype=np.float32)  # log-probability of each row
         self._steps: list[Step] = []
         self._kept = SPARE * width if options.rank == "cider" else width
-        self._finished: Array = np.full((images, self._kept), NOTHING)  # the best of each image, best first
+        self._finished: list[list[Finished]] = [[] for _ in range(images)]
 
     @property
     def length(self) -> int:
         """Steps taken so far."""
         return len(self._steps)
 
-    def advance(self, log_probs: FloatArray, weights: FloatArray) -> IntArray:
-        """Choose the next tokens from (N, V) log-probabilities; return the rows that they continue."""
+    def advance(self, candidates: Candidates, weights: FloatArray) -> IntArray:
+        """Choose the next tokens from what is offered to N rows; return the rows that they continue."""
         raise NotImplementedError
 
     def results(self, judges: Sequence[Judge] = ()) -> list[list[Hypothesis]]:
@@ -101,27 +112,28 @@ class Search:
         Args:
             judges: one an image, where they are ranked by ``cider``.
         """
-        found = [row[np.isfinite(row["score"])] for row in self._finished]
+        found = [sorted(each, key=lambda one: (not one.ended, -one.score))[: self._kept] for each in self._finished]
+        said = [(step.tokens.tolist(), step.parents.tolist()) for step in self._steps]
         if self.options.rank == "consensus":
-            found = [self._reorder(row, lambda _, said: by_consensus(said)) for row in found]
+            found = [_reorder(each, lambda _, sequences: by_consensus(sequences), said) for each in found]
         elif self.options.rank == "cider":
-            found = [self._reorder(row, judge) for row, judge in zip(found, judges, strict=True)]
-        return [[self._read(finished) for finished in row[: self.options.n_best]] for row in found]
+            found = [_reorder(each, judge, said) for each, judge in zip(found, judges, strict=True)]
+        return [[self._read(finished, said) for finished in each[: self.options.n_best]] for each in found]
 
     def finish(self, which: BoolArray, totals: FloatArray, step: int, rows: IntArray, *, ended: bool) -> None:
-        """Set sequences aside: of the (A, m) given ones, those that ``which`` marks.
+        """Set sequences aside: of the (A, m) given ones, those that ``which`` marks and that are possible.
 
         What ended ranks before what was cut off, whatever their scores.
         """
-        some = which.any(axis=1)
-        which, images = which[some], self.active[some]
-        new = np.full(which.shape, NOTHING)
+        places = (which & np.isfinite(totals)).nonzero()
         length = step + 2 if ended else step + 1  # the end symbol counts
-        new["score"] = np.where(which, totals[some] / np.float32(length**self.options.length_penalty), -np.inf)
-        new["log_prob"], new["step"], new["row"], new["ended"] = totals[some], step, rows[some], which & ended
-        both = np.concatenate((self._finished[images], new), axis=1)
-        order = np.lexsort((-both["score"], ~both["ended"]), axis=1)[:, : self._kept]
-        self._finished[images] = np.take_along_axis(both, order, axis=1)
+        log_probs = totals[places]
+        scores = log_probs / np.float32(length**self.options.length_penalty)
+        images = self.active[places[0]].tolist()
+        for image, score, log_prob, row in zip(
+            images, scores.tolist(), log_probs.tolist(), rows[places].tolist(), strict=True
+        ):
+            self._finished[image].append(Finished(score, log_prob, step, row, ended))
 
     def proceed(self, step: Step, totals: FloatArray, unfinished: BoolArray) -> IntArray:
         """Record ``step`` and go on with the images that have ``unfinished`` (A, K) rows; return the rows continued.
@@ -140,32 +152,39 @@ class Search:
             step = step._replace(parents=step.parents[kept], tokens=step.tokens[kept], log_probs=step.log_probs[kept])
         self._steps.append(step)
         self.active, self.totals, self.tokens = self.active[going], totals[going], step.tokens
-        self.prefixes = np.concatenate((self.prefixes[step.parents], step.tokens[:, None]), axis=1)
+        self.prefixes = np.concatenate((self.prefixes.take(step.parents, axis=0), step.tokens[:, None]), axis=1)
         return step.parents
 
-    def _reorder(self, found: Array, order: Judge) -> Array:
-        """Put what ended in another order; what was cut off says too little, and stays behind it."""
-        ended, cut_off = found[found["ended"]], found[~found["ended"]]
-        said = [[int(step.tokens[row]) for step, row in self._path(finished)] for finished in ended]
-        return np.concatenate((ended[order(ended["score"], said)], cut_off))
-
-    def _path(self, finished: Array) -> list[tuple[Step, int]]:
-        """The steps that made a sequence, each with the row it went on in."""
-        row, path = int(finished["row"]), []
-        for step in self._steps[finished["step"] :: -1] if finished["step"] >= 0 else ():
-            path.append((step, row))
-            row = int(step.parents[row])
-        return path[::-1]
-
-    def _read(self, finished: Array) -> Hypothesis:
-        path = self._path(finished)
-        weights = [step.weights[step.parents[row]] for step, row in path]
+    def _read(self, finished: Finished, said: Said) -> Hypothesis:
+        path = _path(finished, said)
+        weights = [self._steps[step].weights[said[step][1][row]] for step, row in path]
         positions = self._steps[0].weights.shape[1] if self._steps else 0
         return Hypothesis(
-            tokens=tuple(int(step.tokens[row]) for step, row in path),
-            log_probability=float(finished["log_prob"]),
-            score=float(finished["score"]),
-            token_log_probabilities=tuple(float(step.log_probs[row]) for step, row in path),
+            tokens=tuple(said[step][0][row] for step, row in path),
+            log_probability=finished.log_prob,
+            score=finished.score,
+            token_log_probabilities=tuple(float(self._steps[step].log_probs[row]) for step, row in path),
             weights=np.array(weights, dtype=np.float32).reshape(len(path), positions),
-            ended=bool(finished["ended"]),
+            ended=finished.ended,
         )
+
+
+# Of each step: the tokens of its rows, and their parents.
+Said = list[tuple[list[int], list[int]]]
+
+
+def _reorder(found: list[Finished], order: Judge, said: Said) -> list[Finished]:
+    """Put what ended in another order; what was cut off says too little, and stays behind it."""
+    ended = [one for one in found if one.ended]
+    sequences = [[said[step][0][row] for step, row in _path(one, said)] for one in ended]
+    scores = np.array([one.score for one in ended], dtype=np.float32)
+    return [ended[place] for place in order(scores, sequences)] + [one for one in found if not one.ended]
+
+
+def _path(finished: Finished, said: Said) -> list[tuple[int, int]]:
+    """The steps that made a sequence, by number, each with the row it went on in."""
+    row, path = finished.row, []
+    for step in range(finished.step, -1, -1):
+        path.append((step, row))
+        row = said[step][1][row]
+    return path[::-1]

@@ -6,10 +6,14 @@ V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from captioner.engines.candidates import Candidates
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
@@ -28,11 +32,20 @@ class Decoder(Protocol):
         """The state before the first token, one row an image."""
         ...
 
-    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
-        """(N,) previous tokens → (N, V) log-probabilities, the next state, (N, P) attention weights.
+    def step(
+        self, tokens: IntArray, state: State, grid: Grid, count: int | None = None
+    ) -> tuple[Candidates, State, FloatArray]:
+        """Read one token, offer what may come next.
 
-        The log-probabilities are the caller's to change.
-        N is a multiple of the grid's B; the rows of one image stand together.
+        Args:
+            tokens: (N,) the previous token of each row; N is a multiple of the grid's B, and the rows of one image
+                stand together.
+            state: of the N rows.
+            grid: of the B images.
+            count: how many of the likeliest tokens each row is to be offered; None offers all.
+
+        Returns:
+            The candidates of the N rows, the next state, (N, P) attention weights.
         """
         ...
 
@@ -52,6 +65,15 @@ class Engine(Decoder, Protocol):
 
     def summary(self, grid: Grid) -> FloatArray:
         """The grid of B images → (B, F), the mean of its values: what each of them shows on the whole."""
+        ...
+
+    @property
+    def lanes(self) -> Sequence[Engine]:
+        """Engines that compute parts of a batch side by side, a core and a thread of the caller's each.
+
+        They compute the same as this one, but for what a computer rounds off, and take memory of their own from the
+        first time on that they are asked for. Where nothing is gained so, there is this engine alone.
+        """
         ...
 
     def use_cores(self, number: int) -> None:

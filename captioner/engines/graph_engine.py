@@ -1,26 +1,33 @@
 """Runs an exported network: its two graphs, whatever runtime reads them, and numpy arrays in between.
 
 What the graphs take and give, by name (``captioner.export`` writes them): ``encoder`` pixels → grid and first state;
-``decoder`` tokens, state and grid → log-probabilities, next state and weights. Parts that an architecture does not
-have, such as the memory cells of a GRU, are left out on both sides.
+``decoder`` tokens, how many likely ones to tell, state and grid → logits of all tokens, the likeliest with their
+log-probabilities, next state and weights. Parts that an architecture does not have, such as the memory cells of a GRU,
+are left out on both sides.
 
-Shapes: B images, K rows an image, N = B·K, V vocabulary, P grid positions.
+Shapes: B images, K rows an image, N = B·K, V vocabulary, M candidates of a row, P grid positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from captioner.engines import Array, FloatArray, IntArray
+from captioner.engines import Array, Engine, FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 
 ENCODER, DECODER = "encoder", "decoder"
-PIXELS, TOKENS, SUMMARY, LOG_PROBS, WEIGHTS = "pixels", "tokens", "summary", "log_probs", "weights"
+PIXELS, SUMMARY, TOKENS, COUNT, WEIGHTS = "pixels", "summary", "tokens", "count", "weights"
+LOGITS, BEST, BEST_LOG_PROBS = "logits", "best", "best_log_probs"
 GRID = ("values", "keys")
 STATE = ("hidden", "cell", "said")
 NEXT = "next_"  # before the name of a part of the state: what it is after the step
+
+log = logging.getLogger(__name__)
 
 Parts = dict[str, Array]
 """A grid or a state: arrays by name, a row an image or a row a sequence."""
@@ -30,10 +37,24 @@ class Graph(Protocol):
     """One graph, ready to run; several threads may call it at once."""
 
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
-    def __call__(self, values: Mapping[str, Array]) -> Parts:
-        """Inputs by name → outputs by name, which are the caller's own."""
+    def __call__(self, values: Mapping[str, Array], outputs: Sequence[str]) -> Parts:
+        """Inputs by name → the outputs that are asked for, by name, which are the caller's own."""
         ...
+
+
+class OneOrMany:
+    """A graph of which there are two: one for a single image, whose shapes are known ahead, and one for any number."""
+
+    def __init__(self, one: Graph, many: Graph) -> None:
+        self._one, self._many = one, many
+        self.inputs, self.outputs = many.inputs, many.outputs
+
+    def __call__(self, values: Mapping[str, Array], outputs: Sequence[str]) -> Parts:
+        """See :class:`Graph`."""
+        single = all(len(value) == 1 for value in values.values())
+        return (self._one if single else self._many)(values, outputs)
 
 
 class GraphEngine:
@@ -43,19 +64,32 @@ class GraphEngine:
         encoder, decoder: the graphs.
         name: of the runtime, with what it was asked for.
         at_once: how many pictures the encoder is given at a time; what it computes in between then stays in the cache.
+        make_lanes: makes what :attr:`lanes` gives, if more than the engine itself.
     """
 
-    def __init__(self, encoder: Graph, decoder: Graph, *, name: str, at_once: int) -> None:
+    def __init__(
+        self,
+        encoder: Graph,
+        decoder: Graph,
+        *,
+        name: str,
+        at_once: int,
+        make_lanes: Callable[[], Sequence[Engine]] | None = None,
+    ) -> None:
         self.name = name
+        self._make_lanes = make_lanes
+        self._making_lanes = threading.Lock()
+        self._lanes: Sequence[Engine] = ()
         self._encoder, self._decoder = encoder, decoder
         self._at_once = at_once
         self._state = [part for part in STATE if part in decoder.inputs]
         self._grid = [part for part in GRID if part in decoder.inputs]
+        self._after = [WEIGHTS, *(NEXT + part for part in self._state)]
 
     def encode(self, pixels: FloatArray) -> Parts:
         """See :meth:`captioner.engines.Engine.encode`."""
-        starts = range(0, len(pixels), self._at_once)
-        grids = [self._encoder({PIXELS: pixels[start : start + self._at_once]}) for start in starts]
+        parts = (pixels[start : start + self._at_once] for start in range(0, len(pixels), self._at_once))
+        grids = [self._encoder({PIXELS: part}, self._encoder.outputs) for part in parts]
         if len(grids) == 1:
             return grids[0]
         return {part: np.concatenate([grid[part] for grid in grids]) for part in grids[0]}
@@ -68,15 +102,42 @@ class GraphEngine:
         """See :meth:`captioner.engines.Engine.start`; the encoder's graph has computed it."""
         return {part: grid[part] for part in self._state}
 
-    def step(self, tokens: IntArray, state: Parts, grid: Parts) -> tuple[FloatArray, Parts, FloatArray]:
+    def step(
+        self, tokens: IntArray, state: Parts, grid: Parts, count: int | None = None
+    ) -> tuple[Candidates, Parts, FloatArray]:
         """See :meth:`captioner.engines.Engine.step`."""
-        rows = {TOKENS: tokens.reshape(len(grid[SUMMARY]), -1)}
-        outputs = self._decoder(rows | state | {part: grid[part] for part in self._grid})
-        return outputs[LOG_PROBS], {part: outputs[NEXT + part] for part in self._state}, outputs[WEIGHTS]
+        asked = {TOKENS: tokens, COUNT: np.array(1 if count is None else count)}
+        given = asked | state | {part: grid[part] for part in self._grid}
+        if count is None:
+            outputs = self._decoder(given, [LOGITS, *self._after])
+            candidates = Candidates(_log_softmax(outputs[LOGITS]))
+        else:
+            outputs = self._decoder(given, [BEST, BEST_LOG_PROBS, *self._after])
+            candidates = Candidates(outputs[BEST_LOG_PROBS], outputs[BEST])
+        return candidates, {part: outputs[NEXT + part] for part in self._state}, outputs[WEIGHTS]
 
     def select(self, value: Parts, rows: IntArray) -> Parts:
         """See :meth:`captioner.engines.Engine.select`."""
-        return {part: array[rows] for part, array in value.items()}
+        return {part: array.take(rows, axis=0) for part, array in value.items()}
+
+    @property
+    def lanes(self) -> Sequence[Engine]:
+        """See :attr:`captioner.engines.Engine.lanes`."""
+        with self._making_lanes:
+            if not self._lanes:
+                try:
+                    self._lanes = self._make_lanes() if self._make_lanes else [self]
+                except Exception as error:  # whatever it is, this engine works
+                    log.warning("%s cannot compute parts of a batch side by side: %s", self.name, error)
+                    self._lanes = [self]
+            return self._lanes
 
     def use_cores(self, number: int) -> None:
         """See :meth:`captioner.engines.Engine.use_cores`; a runtime has one number from the start, whoever calls."""
+
+
+def _log_softmax(logits: FloatArray) -> FloatArray:
+    """(N, V) logits → their log-probabilities, in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits

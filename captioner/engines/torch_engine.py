@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from captioner.engines import FloatArray, IntArray
+from captioner.engines import Engine, FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.errors import OptionError
 from captioner.model import CaptionModel, Grid, State
 
@@ -41,10 +43,18 @@ class TorchDecoder:
         return self.model.start(grid)
 
     @torch.inference_mode()
-    def step(self, tokens: IntArray, state: State, grid: Grid) -> tuple[FloatArray, State, FloatArray]:
+    def step(
+        self, tokens: IntArray, state: State, grid: Grid, count: int | None = None
+    ) -> tuple[Candidates, State, FloatArray]:
         """See :meth:`captioner.engines.Engine.step`."""
         logits, state, weights = self.model.step(torch.from_numpy(tokens).to(self.device), state, grid)
-        return to_numpy(logits.float().log_softmax(dim=-1)), state, to_numpy(weights.float())
+        log_probs = logits.float().log_softmax(dim=-1)
+        if count is None:
+            candidates = Candidates(to_numpy(log_probs))
+        else:
+            best = log_probs.topk(min(count, log_probs.shape[1]))
+            candidates = Candidates(to_numpy(best.values), np.asarray(best.indices.cpu().numpy()))
+        return candidates, state, to_numpy(weights.float())
 
     @torch.inference_mode()
     def select(self, value: Rows, rows: IntArray) -> Rows:
@@ -92,6 +102,11 @@ class TorchEngine(TorchDecoder):
     def summary(self, grid: Grid) -> FloatArray:
         """See :meth:`captioner.engines.Engine.summary`."""
         return to_numpy(grid.values.mean(dim=1))
+
+    @property
+    def lanes(self) -> Sequence[Engine]:
+        """See :attr:`captioner.engines.Engine.lanes`; torch's own threads would get in each other's way."""
+        return [self]
 
     def use_cores(self, number: int) -> None:
         """See :meth:`captioner.engines.Engine.use_cores`; torch keeps that number for each thread."""

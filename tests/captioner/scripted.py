@@ -11,6 +11,7 @@ import numpy as np
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.expectation import Judge
 from captioner.engines import FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.tokens import Vocabulary
 
 Tokens = tuple[int, ...]
@@ -40,7 +41,9 @@ class Script:
     def start(self, grid: Rows) -> Rows:
         return grid
 
-    def step(self, tokens: IntArray, state: Rows, grid: Rows) -> tuple[FloatArray, Rows, FloatArray]:
+    def step(
+        self, tokens: IntArray, state: Rows, grid: Rows, count: int | None = None
+    ) -> tuple[Candidates, Rows, FloatArray]:
         prefixes = np.concatenate((state.prefixes, tokens[:, None]), axis=1)
         shares = np.zeros((len(tokens), self.vocabulary))
         for row, (image, prefix) in enumerate(zip(state.images, prefixes[:, 1:].tolist(), strict=True)):
@@ -50,7 +53,7 @@ class Script:
             shares[row, Vocabulary.pad] += not shares[row].any()  # a row that waits may hold anything
         with np.errstate(divide="ignore"):
             log_probs = np.log(shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
-        return log_probs, Rows(state.images, prefixes), tokens[:, None].astype(np.float32)
+        return Candidates.likeliest(log_probs, count), Rows(state.images, prefixes), tokens[:, None].astype(np.float32)
 
     def select(self, value: Rows, rows: IntArray) -> Rows:
         return Rows(value.images[rows], value.prefixes[rows])

@@ -188,11 +188,11 @@ def test_a_stream_is_read_no_further_ahead_than_the_next_batch(
                 read_meanwhile.set()
             yield picture
 
-    def caption(*arguments: Any) -> list[list[Caption]]:
+    def caption(*arguments: Any, **settings: Any) -> list[list[Caption]]:
         read_meanwhile.clear()
         if taken % 3 != 0:
             assert read_meanwhile.wait(20), "while the network reads a batch, the next is read"
-        return network(*arguments)
+        return network(*arguments, **settings)
 
     monkeypatch.setattr(tiny_captioner, "caption_pixels", caption)
     results = tiny_captioner.batch(many(), batch_size=3)
@@ -218,12 +218,12 @@ def test_a_picture_is_decoded_while_the_network_reads_the_batch_before(
         decoded.add(path)
         return pixels
 
-    def caption(*arguments: Any) -> list[list[Caption]]:
+    def caption(*arguments: Any, **settings: Any) -> list[list[Caption]]:
         deadline = time.monotonic() + 20
         while len(decoded) % 4 != 0 and len(decoded) < 6:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        return network(*arguments)
+        return network(*arguments, **settings)
 
     monkeypatch.setattr(captioner.captioner, "load_pixels", decode)
     monkeypatch.setattr(tiny_captioner, "caption_pixels", caption)

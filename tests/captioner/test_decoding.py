@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.beam import likeliest
-from captioner.decoding.filters import forbid, no_repeat_ngram
+from captioner.decoding.filters import no_repeat_ngram
 from captioner.decoding.sampling import truncate
 from captioner.engines import FloatArray, IntArray
+from captioner.engines.candidates import Candidates
 from captioner.errors import OptionError
 from captioner.tokens import Vocabulary
 
@@ -52,7 +53,9 @@ class ToyEngine:
     def start(self, grid: Rows) -> Rows:
         return grid
 
-    def step(self, tokens: IntArray, state: Rows, grid: Rows) -> tuple[FloatArray, Rows, FloatArray]:
+    def step(
+        self, tokens: IntArray, state: Rows, grid: Rows, count: int | None = None
+    ) -> tuple[Candidates, Rows, FloatArray]:
         assert len(tokens) % len(grid.images) == 0, "rows must be a multiple of the grid's images"
         assert (state.images == grid.images.repeat(len(tokens) // len(grid.images))).all(), "rows left their image"
         self.rows_seen.append(len(tokens))
@@ -61,7 +64,7 @@ class ToyEngine:
             self.distribution(image, tuple(prefix)) for image, prefix in zip(state.images, prefixes, strict=True)
         ]
         weights = np.stack((state.images, tokens), axis=1).astype(np.float32)
-        return np.stack(log_probs), Rows(state.images, prefixes), weights
+        return Candidates.likeliest(np.stack(log_probs), count), Rows(state.images, prefixes), weights
 
     def select(self, value: Rows, rows: IntArray) -> Rows:
         return Rows(value.images[rows], value.prefixes[rows])
@@ -256,37 +259,57 @@ def test_no_ngram_is_repeated(size: int, method: str) -> None:
     assert repeats, "without the filter this engine must repeat itself, else the test shows nothing"
 
 
-def test_filters_forbid_what_they_say_and_nothing_else() -> None:
-    log_probs = np.zeros((2, 6), dtype=np.float32)
-    forbid([1])(log_probs, np.empty((2, 0), dtype=np.int64))
-    assert np.argwhere(log_probs).tolist() == [[0, 1], [1, 1]]
-    log_probs = np.zeros((2, 6), dtype=np.float32)
-    no_repeat_ngram(2)(log_probs, np.array([[4, 5, 4, 3, 4], [5, 4, 4, 3, 5]]))
-    assert np.argwhere(log_probs).tolist() == [[0, 3], [0, 5], [1, 4]]
-    assert not np.isfinite(log_probs[log_probs != 0]).any()
+def test_ngrams_so_far_are_not_completed_again() -> None:
+    prefixes = np.array([[4, 5, 4, 3, 4], [5, 4, 4, 3, 5]])
+    assert [set(row) - {Vocabulary.pad} for row in no_repeat_ngram(2)(prefixes).tolist()] == [{5, 3}, {4}]
+    assert [set(row) for row in no_repeat_ngram(1)(prefixes).tolist()] == [{3, 4, 5}, {3, 4, 5}]
+    assert no_repeat_ngram(2)(prefixes[:, :1]).shape == (2, 0)
+    assert no_repeat_ngram(6)(prefixes).shape == (2, 0)
 
 
-# Few, fewer than are asked for, too few blocks, whole blocks, a rest, as many as words.
-@pytest.mark.parametrize("vocabulary", [2, 7, 300, 1024, 1300, 2924])
+@pytest.mark.parametrize("count", [None, 1, 4, 6, 9])
+def test_candidates_are_the_likeliest_and_can_be_forbidden(count: int | None) -> None:
+    log_probs = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+    offered = Candidates.likeliest(log_probs.copy(), count)
+    forbidden = np.array([[0, 0], [5, 2], [1, 4]])
+    offered.forbid(forbidden)
+    offered.forbid_everywhere(np.array([False, True, False, False]))
+    tokens = np.arange(6)[None].repeat(3, axis=0) if offered.tokens is None else offered.tokens
+    assert tokens.shape == (3, min(count or 6, 6))
+    for row in range(3):
+        order = (-log_probs[row]).argsort() if count else np.arange(6)
+        assert tokens[row].tolist() == order[:count].tolist()
+        expected = [-np.inf if token in {1, *forbidden[row]} else log_probs[row, token] for token in tokens[row]]
+        assert offered.log_probs[row].tolist() == expected
+
+
+# No more than are wanted, many more.
+@pytest.mark.parametrize("offered", [20, 300])
 @pytest.mark.parametrize(("width", "count"), [(1, 2), (1, 20), (3, 6), (10, 20)])
-def test_the_likeliest_continuations_are_found_in_order(vocabulary: int, width: int, count: int) -> None:
-    random = np.random.default_rng(vocabulary + count)
-    log_probs = random.normal(size=(5, width, vocabulary)).astype(np.float32)
+def test_the_likeliest_continuations_are_found_in_order(offered: int, width: int, count: int) -> None:
+    random = np.random.default_rng(offered + count)
+    log_probs = random.normal(size=(5, width, offered)).astype(np.float32)
     log_probs[1] = log_probs[1].round()  # many are equal
-    log_probs[2, :, random.permutation(vocabulary)[: vocabulary // 2]] = -np.inf
-    log_probs[3].sort(axis=1)  # the largest behind the blocks
+    log_probs[2, :, random.permutation(offered)[: offered // 2]] = -np.inf
     totals = random.normal(size=(5, width)).astype(np.float32)
     totals[4, 1:] = -np.inf
-    found, values = likeliest(log_probs.reshape(-1, vocabulary), totals, count)
+    found, values = likeliest(log_probs.reshape(-1, offered), totals, count)
 
     candidates = (log_probs + totals[:, :, None]).reshape(5, -1)
-    here = min(count, width * vocabulary)
-    np.testing.assert_array_equal(values[:, :here], -np.sort(-candidates, axis=1)[:, :here])
-    assert (values[:, here:] == -np.inf).all()
-    for image in range(5):  # what is impossible may be any of the impossible
-        possible = np.isfinite(values[image])
-        np.testing.assert_array_equal(candidates[image, found[image]][possible], values[image, possible])
-        assert len(set(found[image, possible].tolist())) == possible.sum()
+    np.testing.assert_array_equal(values, -np.sort(-candidates, axis=1)[:, :count])
+    np.testing.assert_array_equal(candidates.take(found), values)
+    for image in range(5):
+        assert (found[image] // (width * offered) == image).all()
+        assert len(set(found[image].tolist())) == count
+
+
+def test_where_too_few_are_offered_impossible_ones_fill_the_places() -> None:
+    offered = Candidates.likeliest(np.zeros((3, 4), dtype=np.float32), 9)
+    assert offered.at_least(4) is offered
+    log_probs, tokens = offered.at_least(6)
+    assert tokens is not None
+    assert tokens.shape == log_probs.shape == (3, 6)
+    assert np.isneginf(log_probs).sum(axis=1).tolist() == [2, 2, 2]
 
 
 def test_sampling_follows_the_distribution() -> None:

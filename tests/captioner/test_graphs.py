@@ -16,7 +16,7 @@ from installed import needs_torch
 
 from captioner import ModelError, graphs
 from captioner.checkpoint import CONFIG_NAME, WEIGHTS_NAME
-from captioner.graphs import ANSWER_NAME, FOLDER, KEPT, cache_directory, graphs_of, make
+from captioner.graphs import ANSWER_NAME, FILES, FOLDER, KEPT, cache_directory, graphs_of, make
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def run(model: Path, directory: Path) -> object:
         exported.append(model)
-        for name in ("encoder.onnx", "decoder.onnx", ANSWER_NAME):
+        for name in FILES:
             (directory / name).write_text("")
         return type("Done", (), {"returncode": 0})()
 
@@ -51,7 +51,7 @@ def test_the_first_use_exports_and_the_next_ones_find(model: Path, cache: Path) 
     with graphs_of(model) as first:
         names = {path.name for path in first.iterdir()}
         assert first.parent == cache
-        assert names == {"encoder.onnx", "decoder.onnx", ANSWER_NAME}
+        assert names == {"encoder.onnx", "decoder.onnx", "decoder.int8.onnx", ANSWER_NAME} == set(FILES)
     written = (first / "encoder.onnx").stat().st_mtime_ns
     with graphs_of(model) as second:
         assert second == first

@@ -37,7 +37,7 @@ def test_an_engine_that_is_asked_for_runs_and_says_the_same(
     for found, other in zip(model.candidates(picture, n_best=3), expected, strict=True):
         assert found.text == other.text
         assert found.score == pytest.approx(other.score, abs=1e-4)
-    assert ("auto", "torch", *RUNTIMES) == ENGINES
+    assert ("auto", "torch", "mixed", *RUNTIMES) == ENGINES
 
 
 @needs_runtime
@@ -63,6 +63,19 @@ def test_a_precision_that_no_engine_here_offers_is_told(tiny_model_dir: Path, mo
     hide(monkeypatch, *RUNTIMES)
     with pytest.raises(DependencyError, match=r"engine openvino is not installed"):
         load(tiny_model_dir, precision="int8")
+
+
+@needs_both_runtimes
+def test_in_8_bits_each_part_is_run_by_what_is_fastest(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(tiny_model_dir, precision="int8").engine.name.startswith("mixed int8")
+    for hidden, other in (("openvino", "onnxruntime"), ("onnxruntime", "openvino")):
+        with monkeypatch.context() as patched:
+            hide(patched, hidden)
+            model = load(tiny_model_dir, precision="int8")
+            assert model.engine.name.startswith(f"{other} int8")
+            assert "engine mixed is not installed" in model.reason
+            with pytest.raises(DependencyError, match=rf"pip install 'captioner\[{hidden}\]'"):
+                load(tiny_model_dir, engine="mixed", precision="int8")
 
 
 @needs_torch
@@ -101,8 +114,10 @@ def test_damaged_graphs_are_a_model_error(tiny_model_dir: Path, tmp_path: Path, 
 @needs_torch
 def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_accelerator", lambda: True)
+    if INSTALLED:
+        assert "int8" in load(tiny_model_dir, precision="int8").engine.name  # which torch has not
     if "openvino" in INSTALLED:
-        assert load(tiny_model_dir, precision="int8").engine.name.startswith("openvino int8")
+        assert load(tiny_model_dir, precision="bf16", device="cpu").engine.name.startswith("openvino bf16")
     model = load(tiny_model_dir)
     assert model.engine.name.startswith(TORCH)
     assert model.reason == "there is an accelerator"
@@ -114,9 +129,11 @@ def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.M
     [
         ({"engine": "steam"}, "unknown engine 'steam'; choose one of auto, torch"),
         ({"precision": "int3"}, "unknown precision 'int3'"),
-        ({"engine": "onnxruntime", "precision": "bf16"}, "onnxruntime computes in fp32, not in bf16"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "onnxruntime computes in fp32 or int8, not in bf16"),
         ({"engine": "torch", "precision": "int8"}, "torch computes in fp32 or bf16, not in int8"),
         ({"engine": "openvino", "device": "cuda"}, "openvino runs on the CPU alone"),
+        ({"engine": "mixed"}, "mixed computes in int8, not in fp32"),
+        ({"engine": "mixed", "precision": "int8", "device": "cuda"}, "mixed runs on the CPU alone"),
         ({"threads": 0}, "threads must be at least 1"),
     ],
 )

@@ -54,7 +54,13 @@ def test_steps_are_the_models(
     grid = engine.encode(pixels)
     state = engine.select(engine.start(grid), ROWS)
     for tokens, (log_probs, weights) in zip((TOKENS, TOKENS[::-1].copy()), steps, strict=True):
-        found_log_probs, state, found_weights = engine.step(tokens, state, grid)
+        some, _, _ = engine.step(tokens, state, grid, 3)
+        candidates, state, found_weights = engine.step(tokens, state, grid)
+        found_log_probs = candidates.log_probs
+        assert candidates.tokens is None
+        assert some.tokens is not None
+        np.testing.assert_array_equal(some.tokens, (-found_log_probs).argsort(axis=1)[:, :3])
+        np.testing.assert_array_equal(some.log_probs, np.take_along_axis(found_log_probs, some.tokens, axis=1))
         for found, expected in ((found_log_probs, log_probs), (found_weights, weights)):
             assert found.dtype == np.float32
             assert found.shape == expected.shape
@@ -93,7 +99,8 @@ def test_a_selected_image_goes_on_as_if_it_were_alone(tiny_model: CaptionModel, 
     second = engine.select(both, np.array([1]))
     tokens = np.array([1, 6])
     found, expected = (
-        engine.step(tokens, engine.select(engine.start(grid), np.array([0, 0])), grid)[0] for grid in (second, alone)
+        engine.step(tokens, engine.select(engine.start(grid), np.array([0, 0])), grid)[0].log_probs
+        for grid in (second, alone)
     )
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

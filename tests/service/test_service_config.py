@@ -110,8 +110,8 @@ def test_a_variable_that_is_nearly_a_setting_is_noticed() -> None:
 
 
 def test_an_engine_and_a_precision_that_it_lacks_are_refused() -> None:
-    with pytest.raises(OptionError, match="engine onnxruntime computes in fp32, not in int8"):
-        ServiceConfig(engine="onnxruntime", precision="int8")
+    with pytest.raises(OptionError, match="engine onnxruntime computes in fp32 or int8, not in bf16"):
+        ServiceConfig(engine="onnxruntime", precision="bf16")
     assert ServiceConfig(engine="openvino", precision="int8").precision == "int8"
 
 

@@ -72,8 +72,8 @@ def by_steps(directory: str, image: Path, caption: Sequence[int]) -> FloatArray:
     grid = engine.encode(load_pixels(image, model.info.image)[None])
     state, expected = engine.start(grid), []
     for token in caption[:-1]:
-        log_probs, state, _ = engine.step(np.array([token]), state, grid)
-        expected.append(np.exp(log_probs[0]))
+        candidates, state, _ = engine.step(np.array([token]), state, grid)
+        expected.append(np.exp(candidates.log_probs[0]))
     return np.array(expected)
 
 

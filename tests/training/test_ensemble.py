@@ -39,17 +39,22 @@ def test_a_step_is_the_mean_of_the_members_steps(models: list[str]) -> None:
     tokens = np.full(2, Vocabulary.bos)
     found, state, weights = together.step(tokens, together.start(grid := together.encode(pixels(2))), grid)
     each = [engine.step(tokens, engine.start(own := engine.encode(pixels(2))), own) for engine in members]
-    np.testing.assert_allclose(np.exp(found), np.mean([np.exp(step[0]) for step in each], axis=0), atol=1e-6)
+    mean = np.mean([np.exp(step[0].log_probs) for step in each], axis=0)
+    np.testing.assert_allclose(np.exp(found.log_probs), mean, atol=1e-6)
     np.testing.assert_allclose(weights, np.mean([step[2] for step in each], axis=0), atol=1e-6)
-    assert not np.allclose(each[0][0], each[1][0], atol=0.1)
+    assert not np.allclose(each[0][0].log_probs, each[1][0].log_probs, atol=0.1)
     # The next step goes on from the members' own states, rows in the order asked for.
     rows, tokens = np.array([1, 0]), np.array([5, 6])
     found, _, _ = together.step(tokens, together.select(state, rows), together.select(grid, rows))
     expected = [
-        engine.step(tokens, engine.select(step[1], rows), engine.select(engine.encode(pixels(2)), rows))[0]
+        engine.step(tokens, engine.select(step[1], rows), engine.select(engine.encode(pixels(2)), rows))[0].log_probs
         for engine, step in zip(members, each, strict=True)
     ]
-    np.testing.assert_allclose(np.exp(found), np.mean(np.exp(expected), axis=0), atol=1e-6)
+    mean = np.mean(np.exp(expected), axis=0)
+    np.testing.assert_allclose(np.exp(found.log_probs), mean, atol=1e-6)
+    some, _, _ = together.step(tokens, together.select(state, rows), together.select(grid, rows), 2)
+    assert some.tokens is not None
+    np.testing.assert_array_equal(some.tokens, (-found.log_probs).argsort(axis=1)[:, :2])
 
 
 def test_a_model_with_itself_says_what_it_says_alone(models: list[str], toy_data: Path) -> None:

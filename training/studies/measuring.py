@@ -85,7 +85,7 @@ def time_captions(model: Path, pictures: Sequence[Path], options: DecodingOption
             features = engine.model.encoder(pixels.contiguous(memory_format=torch.channels_last))
             seen = time.perf_counter()
             grid = engine.model.read(features)
-            decode(engine, grid, 1, options, speaker.judges(grid, options))
+            decode(engine, grid, 1, options, speaker.judges(engine.summary(grid), options))
             finished = time.perf_counter()
             decoding.append(1000 * (finished - seen))
             captioning.append(1000 * (finished - started))

@@ -154,9 +154,9 @@ def test_exact_duplicates_are_shown_to_the_model_once(
     seen: list[int] = []
     real = captioner.Captioner.caption_pixels
 
-    def counted(self: captioner.Captioner, pixels: Any, options: Any) -> Any:
+    def counted(self: captioner.Captioner, pixels: Any, options: Any, **settings: Any) -> Any:
         seen.append(len(pixels))
-        return real(self, pixels, options)
+        return real(self, pixels, options, **settings)
 
     monkeypatch.setattr(captioner.Captioner, "caption_pixels", counted)
     write_pictures(Path("photos"), 6)
@@ -176,11 +176,11 @@ def test_duplicates_are_known_before_they_are_recorded(batch: Command, monkeypat
     asked, again = [], threading.Event()
     caption, commit = captioner.Captioner.caption_pixels, Record.commit
 
-    def captioned(self: captioner.Captioner, pixels: Any, options: Any) -> Any:
+    def captioned(self: captioner.Captioner, pixels: Any, options: Any, **settings: Any) -> Any:
         asked.append(len(pixels))
         if len(asked) == 2:
             again.set()
-        return caption(self, pixels, options)
+        return caption(self, pixels, options, **settings)
 
     def committed(self: Record, entries: Any) -> None:
         again.wait(20)

@@ -1,0 +1,1 @@
+"""Exported graphs made cheaper to compute. Needs the package onnx, as exporting does."""
