@@ -74,8 +74,9 @@ def probe(image: ImageConfig) -> FloatArray:
 
 
 def examine(engine: Engine, image: ImageConfig) -> dict[str, Array]:
-    """What an engine computes of the probe: its summary, and what two rows are offered after two steps."""
-    grid = engine.encode(probe(image))
+    """What an engine computes of the probe: its summary, alone and as one of two; what two rows are offered then."""
+    pixels = probe(image)
+    grid = engine.encode(pixels)
     state = engine.select(engine.start(grid), np.array([0, 0]))
     _, state, _ = engine.step(np.full(2, Vocabulary.bos), state, grid)
     tokens = np.array([Vocabulary.eos, Vocabulary.unk])
@@ -84,6 +85,7 @@ def examine(engine: Engine, image: ImageConfig) -> dict[str, Array]:
     assert best is not None
     found = {
         "summary": engine.summary(grid),
+        "summary_of_two": engine.summary(engine.encode(pixels.repeat(2, axis=0))),
         "log_probs": log_probs - log_probs.mean(axis=1, keepdims=True),  # whose means are large and much the same
         "best_log_probs": told,
         "log_probs_of_best": np.take_along_axis(log_probs, best, axis=1),

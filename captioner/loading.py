@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 AUTO, TORCH = "auto", "torch"
 
 
-class Parts(NamedTuple):
+class Composition(NamedTuple):
     """Of each part of a network: which runtime runs it, and what it computes in."""
 
     encoder: tuple[str, str]
@@ -38,15 +38,15 @@ class Parts(NamedTuple):
 # In fp32 the two are equally fast, and ONNX Runtime is the smaller. The encoder is never in 8 bits: it would be no
 # faster than in bf16, and MobileNet's features do not survive it.
 GRAPH_ENGINES = {
-    "mixed": {"int8": Parts(("openvino", "bf16"), ("onnxruntime", "int8"))},
+    "mixed": {"int8": Composition(("openvino", "bf16"), ("onnxruntime", "int8"))},
     "onnxruntime": {
-        "fp32": Parts(("onnxruntime", "fp32"), ("onnxruntime", "fp32")),
-        "int8": Parts(("onnxruntime", "fp32"), ("onnxruntime", "int8")),
+        "fp32": Composition(("onnxruntime", "fp32"), ("onnxruntime", "fp32")),
+        "int8": Composition(("onnxruntime", "fp32"), ("onnxruntime", "int8")),
     },
     "openvino": {
-        "fp32": Parts(("openvino", "fp32"), ("openvino", "fp32")),
-        "bf16": Parts(("openvino", "bf16"), ("openvino", "bf16")),
-        "int8": Parts(("openvino", "bf16"), ("openvino", "int8")),
+        "fp32": Composition(("openvino", "fp32"), ("openvino", "fp32")),
+        "bf16": Composition(("openvino", "bf16"), ("openvino", "bf16")),
+        "int8": Composition(("openvino", "bf16"), ("openvino", "int8")),
     },
 }
 RUNTIMES = ("onnxruntime", "openvino")  # packages

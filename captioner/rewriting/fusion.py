@@ -15,14 +15,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from captioner.rewriting.graph import Graph, Product, axis_of
+from captioner.rewriting.graph import OnnxGraph, Product, axis_of
 
 LARGEST_TABLE = 32 * 2**20  # bytes that a table of products may take
 
 
 def fuse(model: onnx.ModelProto) -> None:
     """Rearrange a graph, in place."""
-    graph = Graph(model)
+    graph = OnnxGraph(model)
     shorten(graph)
     unify(graph)
     split_products(graph)
@@ -31,7 +31,7 @@ def fuse(model: onnx.ModelProto) -> None:
     graph.write_back()
 
 
-def shorten(graph: Graph) -> None:
+def shorten(graph: OnnxGraph) -> None:
     """Leave out the ways by which torch goes from one shape to another and back."""
     names = dict[str, str]()
     for node in list(graph.nodes):
@@ -46,7 +46,7 @@ def shorten(graph: Graph) -> None:
             node.CopyFrom(shorter)
 
 
-def _nothing_done(graph: Graph, node: onnx.NodeProto) -> str | None:
+def _nothing_done(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     """The value that a node gives as it is: one value side by side with none, the only element along a new axis."""
     if node.op_type == "Concat" and len(node.input) == 1:
         return str(node.input[0])
@@ -56,7 +56,7 @@ def _nothing_done(graph: Graph, node: onnx.NodeProto) -> str | None:
     return str(before.input[0])
 
 
-def _length_as_list(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _length_as_list(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
     """What gives one length of a shape as a list, in place of a node that makes a list of it."""
     length = graph.maker(node.input[0], "Gather") if node.op_type == "Unsqueeze" else None
     shape = graph.maker(length.input[0], "Shape") if length is not None else None
@@ -65,7 +65,7 @@ def _length_as_list(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None
     return helper.make_node("Shape", shape.input, node.output, start=place, end=place + 1)
 
 
-def _rows_as_they_are(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _rows_as_they_are(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
     """What picks rows of a table, in place of a node that takes from them the axis which their numbers were given."""
     rows = graph.maker(node.input[0], "Gather") if node.op_type == "Squeeze" and len(node.input) == 2 else None
     numbers = graph.maker(rows.input[1], "Unsqueeze") if rows is not None else None
@@ -77,7 +77,7 @@ def _rows_as_they_are(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | No
     return helper.make_node("Gather", [rows.input[0], numbers.input[0]], node.output, axis=0)
 
 
-def unify(graph: Graph) -> None:
+def unify(graph: OnnxGraph) -> None:
     """Compute once what several nodes compute alike."""
     for node in graph.nodes:  # of a known length, the last element has two numbers
         place = graph.picked(node)
@@ -103,7 +103,7 @@ def unify(graph: Graph) -> None:
     graph.nodes = kept
 
 
-def split_products(graph: Graph) -> None:
+def split_products(graph: OnnxGraph) -> None:
     """Of a product of several values side by side, make the sum of a product of each."""
 
     def split(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
@@ -131,7 +131,7 @@ def split_products(graph: Graph) -> None:
     graph.nodes = [part for node in graph.nodes for part in split(node)]
 
 
-def look_up_products(graph: Graph) -> None:
+def look_up_products(graph: OnnxGraph) -> None:
     """Keep the products of all rows of a table, where one of them is picked to be multiplied."""
 
     def look_up(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -148,7 +148,7 @@ def look_up_products(graph: Graph) -> None:
     graph.nodes = [look_up(node) for node in graph.nodes]
 
 
-def unite_products(graph: Graph) -> None:
+def unite_products(graph: OnnxGraph) -> None:
     """Multiply what is given to several matrices by all of them at once."""
     products = {node.output[0]: product for node in graph.nodes if (product := graph.product(node))}
     common = Counter(product.given for product in products.values())
@@ -165,7 +165,7 @@ def unite_products(graph: Graph) -> None:
     graph.nodes = [part for node in graph.nodes for part in unite(node)]
 
 
-def _unite(graph: Graph, products: list[Product]) -> Iterator[onnx.NodeProto]:
+def _unite(graph: OnnxGraph, products: list[Product]) -> Iterator[onnx.NodeProto]:
     weight = np.concatenate([one.weight for one in products], axis=1)
     bias = None
     if any(one.bias is not None for one in products):

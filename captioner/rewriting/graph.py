@@ -31,7 +31,7 @@ class Product:
     bias: FloatArray | None
 
 
-class Graph:
+class OnnxGraph:
     """A graph's nodes in an order in which they can be computed, and its constants by name."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from captioner.rewriting.graph import Graph
+from captioner.rewriting.graph import OnnxGraph
 
 BLOCK = 128  # weights that share a scale
 LEAST = 10_000  # values of a matrix or a table that is worth rounding
@@ -26,7 +26,7 @@ def round_products(model: onnx.ModelProto) -> None:
     The result is for ONNX Runtime. Where they are multiplied, it rounds the other side too, row by row and block by
     block, and computes in whole numbers.
     """
-    graph = Graph(model)
+    graph = OnnxGraph(model)
 
     def round_(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         product = graph.product(node)
