@@ -121,7 +121,7 @@ def choose(
             except DependencyError as error:
                 obstacles.append(str(error))
             except Exception as error:  # whatever ails a runtime, torch still works
-                log.warning("Engine %s cannot run %s: %s", name, info.name, error)
+                log.warning("%s", error)
                 obstacles.append(f"{name} fails: {error}")
     if not torchs:
         raise DependencyError(_each_once(obstacles))
@@ -138,7 +138,12 @@ def _each_once(obstacles: list[str]) -> str:
 def require_offered(engine: str, precision: str) -> None:
     """Raise :class:`OptionError` where an engine does not compute in a precision; for ``auto`` some engine does."""
     offered = OFFERED.get(engine, PRECISIONS)
-    require(precision in offered, f"engine {engine} computes in {' or '.join(offered)}, not in {precision}")
+    others = [name for name, precisions in OFFERED.items() if precision in precisions]
+    require(
+        precision in offered,
+        f"engine {engine} computes in {' or '.join(offered)}, not in {precision}: ask for another precision, or for "
+        f"{' or '.join(others)}",
+    )
 
 
 def require_installed(engine: str, precision: str) -> None:
@@ -186,17 +191,18 @@ def _open(name: str, directory: Path, info: ModelInfo, precision: str, threads: 
     """
     if missing := _missing(name):
         raise DependencyError(f"engine {name} is not installed: pip install 'captioner[{','.join(missing)}]' brings it")
+    graphs = directory
     try:
-        return _opened(name, directory, info, precision, threads)
+        with graphs_of(directory) as graphs:
+            return _engine_of(graphs, name, info, precision, threads)
     except CaptionerError:
         raise
     except Exception as error:  # each runtime has its own exceptions; to the caller they are one
-        raise ModelError(f"engine {name} cannot run {info.name!r}: {error}") from error
-
-
-def _opened(name: str, directory: Path, info: ModelInfo, precision: str, threads: int) -> GraphEngine:
-    with graphs_of(directory) as graphs:
-        return _engine_of(graphs, name, info, precision, threads)
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"engine {name} cannot run {info.name!r}: {reason}. If a file in {graphs} is damaged, remove that folder: "
+            "graphs that are missing are exported anew"
+        ) from error
 
 
 def _engine_of(

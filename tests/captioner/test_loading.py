@@ -106,8 +106,10 @@ def test_damaged_graphs_are_a_model_error(tiny_model_dir: Path, tmp_path: Path, 
     model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     made = make(model, model / FOLDER)
     (made / "encoder.onnx").write_bytes((made / "encoder.onnx").read_bytes()[:1000])
-    with pytest.raises(ModelError, match=f"engine {engine} cannot run 'tiny'"):
+    with pytest.raises(ModelError, match=f"engine {engine} cannot run 'tiny'") as caught:
         load(model, engine=engine)
+    assert f"If a file in {made} is damaged, remove that folder" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert load(model).engine.name.startswith(TORCH)
 
 
