@@ -373,12 +373,15 @@ def test_the_service_is_started(tiny_model_dir: Path) -> None:
 
 
 def served(process: subprocess.Popen[bytes], port: int) -> list[dict[str, object]]:
-    deadline = time.monotonic() + 60
+    # One of its own: the opener that urllib keeps for all may have been made while a test had set a proxy.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline, last = time.monotonic() + 60, None
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models") as reply:
+            with direct.open(f"http://127.0.0.1:{port}/v1/models") as reply:
                 models: list[dict[str, object]] = json.load(reply)["models"]
                 return models
-        except OSError:  # not yet
+        except OSError as error:  # not yet
+            last = error
             time.sleep(0.1)
-    raise AssertionError("the service did not answer")
+    raise AssertionError(f"the service did not answer: {last}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Thread
 
+import captioner.torchvision_compat  # noqa: F401  must precede torchvision
+
+# isort: split
 import pytest
 import torch
 from safetensors.torch import save_file
