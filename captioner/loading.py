@@ -49,7 +49,6 @@ GRAPH_ENGINES = {
         "int8": Composition(("openvino", "bf16"), ("openvino", "int8")),
     },
 }
-RUNTIMES = ("onnxruntime", "openvino")  # packages
 OFFERED = {TORCH: ("fp32", "bf16")} | {name: tuple(precisions) for name, precisions in GRAPH_ENGINES.items()}
 ENGINES = (AUTO, *OFFERED)
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -277,6 +276,7 @@ def _openvino(opening: Opening) -> Graph:
 
 
 GRAPHS: dict[str, Callable[[Opening], Graph]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+RUNTIMES = tuple(GRAPHS)  # packages of these names
 
 
 def _accelerator() -> bool:

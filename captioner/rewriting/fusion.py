@@ -50,7 +50,7 @@ def _nothing_done(graph: OnnxGraph, node: onnx.NodeProto) -> str | None:
     """The value that a node gives as it is: one value side by side with none, the only element along a new axis."""
     if node.op_type == "Concat" and len(node.input) == 1:
         return str(node.input[0])
-    before = graph.maker(node.input[0], "Unsqueeze")
+    before = graph.maker(node.input[0], "Unsqueeze") if node.op_type == "Gather" else None
     if before is None or graph.picked(node) not in (0, -1) or axis_of(node) != graph.scalar(before.input[1]):
         return None
     return str(before.input[0])
@@ -84,14 +84,12 @@ def unify(graph: OnnxGraph) -> None:
         if place is not None and place < 0 and (length := graph.length(node.input[0], axis_of(node))):
             node.input[1] = graph.constant(graph.constants[node.input[1]] + length)
     first: dict[object, str] = {}
-    graph.rename(
-        {
-            name: first.setdefault((array.dtype, array.shape, array.tobytes()), name)
-            for name, array in graph.constants.items()
-        }
-    )
+    names = {
+        name: first.setdefault((array.dtype, array.shape, array.tobytes()), name)
+        for name, array in graph.constants.items()
+    }
     made: dict[object, onnx.NodeProto] = {}
-    kept, names = [], dict[str, str]()
+    kept = []
     for node in graph.nodes:
         inputs = [names.get(name, name) for name in node.input]
         node.input[:] = inputs

@@ -98,12 +98,6 @@ class OnnxGraph:
         inputs = [product.given, self.constant(np.ascontiguousarray(product.weight.T)), self.constant(product.bias)]
         return helper.make_node("Gemm", inputs, [product.output], transB=1)
 
-    def rename(self, names: dict[str, str]) -> None:
-        """Let whoever reads a value read another one."""
-        for node in self.nodes:
-            for place, name in enumerate(node.input):
-                node.input[place] = names.get(name, name)
-
     def call(self, name: str, new: str) -> bool:
         """Give a value another name; whether that may be done: an input, a constant and an output have theirs."""
         if name in self.outputs or not any(name in node.output for node in self.nodes):
