@@ -119,7 +119,7 @@ def describe(arguments: argparse.Namespace, chosen: list[Server], pictures: list
 def ask(url: str, picture: bytes) -> str:
     """The caption of one picture, whichever server it is."""
     request = urllib.request.Request(url, picture, {"Content-Type": "image/jpeg"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with servers.DIRECT.open(request, timeout=60) as reply:
         body = json.load(reply)
     row = body["results"][0]["captions"][0] if "results" in body else body
     return str(row["text"])

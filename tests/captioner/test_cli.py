@@ -373,7 +373,7 @@ def test_the_service_is_started(tiny_model_dir: Path) -> None:
 
 
 def served(process: subprocess.Popen[bytes], port: int) -> list[dict[str, object]]:
-    # One of its own: the opener that urllib keeps for all may have been made while a test had set a proxy.
+    # A proxy of the environment knows nothing of this machine's ports.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline, last = time.monotonic() + 60, None
     while process.poll() is None and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 from threading import Thread
 
@@ -280,6 +281,8 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("NO_PROXY", "")
+    # The opener that urllib makes at first use and keeps for all has the proxies of that moment: these in here alone.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder / Path(get_model_weights(BACKBONE).DEFAULT.url).name
