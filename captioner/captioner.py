@@ -17,6 +17,7 @@ from captioner.checkpoint import ModelInfo
 from captioner.config import require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.expectation import EXPECTATION_NAME, Expectation, Judge
+from captioner.decoding.options import ONLY_WITH
 from captioner.engines import Engine, FloatArray
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
@@ -135,6 +136,9 @@ class Captioner:
         self.reason = reason
         self._tokenizer = make_tokenizer(info.tokenizer)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.engine.name}>"
+
     @property
     def name(self) -> str:
         """The model's name."""
@@ -206,12 +210,16 @@ class Captioner:
         """The model's decoding options with some changed; a beam not given is as wide as ``n_best`` needs.
 
         Raises:
-            OptionError: a name or a value is impossible.
+            OptionError: a name or a value is impossible, or would be ignored.
         """
         own = self.info.decoding
         unknown = sorted(set(changes) - set(own.to_dict()))
         if unknown:
             raise OptionError(f"unknown option {', '.join(unknown)}; there are {', '.join(own.to_dict())}")
+        method = changes.get("method", own.method)
+        for name, value in changes.items():
+            heeded = value is None or ONLY_WITH.get(name, method) == method
+            require(heeded, f"{name} has a meaning with method={ONLY_WITH.get(name)} only")
         if "beam_size" not in changes and isinstance(changes.get("n_best"), int):
             changes["beam_size"] = max(own.beam_size, changes["n_best"])
         options = own.replace(**changes)

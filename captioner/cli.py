@@ -21,8 +21,8 @@ from captioner.commands.caption import caption_command
 from captioner.commands.speak import speak_command
 from captioner.commands.streams import STDIN, prepare_streams
 from captioner.errors import CaptionerError, DependencyError, ModelError, OptionError, one_line
+from captioner.flags import add_decoding_flags, add_network_flags
 from captioner.graphs import FOLDER, make
-from captioner.loading import AUTO, ENGINES
 from service.config import ServiceConfig, add_flags, read_flags
 
 
@@ -90,12 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     caption.set_defaults(run=caption_command, several="images")
     caption.add_argument("images", nargs="+", metavar="IMAGE", help="a picture's path; - reads a picture from stdin")
     caption.add_argument("--model", default="words", help="a bundled model's name or a model directory [words]")
-    caption.add_argument("--beam-size", type=int, metavar="N", help="hypotheses kept; 1 is greedy [the model's own]")
     caption.add_argument("--n-best", type=int, metavar="K", help="captions a picture, a line each [1]")
     caption.add_argument("--max-length", type=int, metavar="T", help="tokens at most [the model's own]")
-    caption.add_argument("--length-penalty", type=float, metavar="P", help="0 prefers short ones [the model's own]")
-    caption.add_argument("--no-repeat-ngram", type=int, metavar="N", help="say no N tokens twice [the model's own]")
-    caption.add_argument("--rank", metavar="BY", help="score, cider or consensus, see README.md [the model's own]")
+    add_decoding_flags(caption.add_argument)
     caption.add_argument(
         "--sentence", action="store_true", help="a capital first letter and a full stop; of phones, their words"
     )
@@ -103,10 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument(
         "--attention", type=Path, metavar="OUT.png", help="draw where the model looked; one IMAGE only"
     )
-    caption.add_argument("--engine", default=AUTO, help=f"what runs the network: {', '.join(ENGINES)} [{AUTO}]")
-    caption.add_argument("--device", help="for engine torch: cpu, cuda or mps [the best one here]")
-    caption.add_argument("--precision", default="fp32", help="fp32, or bf16 or int8: faster, less exact [fp32]")
-    caption.add_argument("--threads", type=int, metavar="N", help="cores that the network may use [all]")
+    add_network_flags(caption.add_argument)
 
     add_batch(commands)
 
@@ -127,10 +121,11 @@ def make_parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the bundled models with their figures")
     models.set_defaults(run=models_command)
 
-    info = commands.add_parser("info", help="all that a model says of itself")
+    info = commands.add_parser("info", help="all that a model says of itself, and what runs it here")
     info.set_defaults(run=info_command)
     info.add_argument("model", metavar="MODEL", help="a bundled model's name or a model directory")
-    info.add_argument("--json", action="store_true", help="as JSON, vocabulary included")
+    info.add_argument("--json", action="store_true", help="as JSON, vocabulary included; without what runs it here")
+    add_network_flags(info.add_argument)
 
     export = commands.add_parser(
         "export",
@@ -155,7 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def export_command(arguments: argparse.Namespace) -> int:
     """``captioner export``: a line a model, where its graphs are."""
-    for name in arguments.models:
+    for name in dict.fromkeys(arguments.models):
         model = resolve(name)
         try:
             made = make(model, model / FOLDER)

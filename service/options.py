@@ -33,7 +33,7 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     """Check the fields of a query, a form (texts) or a JSON object (typed values).
 
     Raises:
-        OptionError: a field is unknown, of the wrong type, over this service's limit, or would be ignored.
+        OptionError: a field is unknown, of the wrong type or over this service's limit.
     """
     known = ("model", "attention", *DECODING)
     unknown = sorted(set(fields) - set(known))
@@ -46,9 +46,6 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     for name, most in option_limits(config).items():
         if decoding.get(name, 0) > most:
             raise OptionError(f"{name} may be at most {most} here")
-    for name, method in METHODS.items():
-        if name in decoding and decoding.get("method", "beam") != method:
-            raise OptionError(f"{name} has a meaning with method={method} only")
     return CaptionOptions(model, read_flag("attention", fields.get("attention", False)), decoding)
 
 
@@ -126,4 +123,3 @@ DECODING: dict[str, Callable[[str, object], int | float | str]] = {
     "top_p": _number,
     "seed": _whole,
 }
-METHODS = {"beam_size": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample", "seed": "sample"}

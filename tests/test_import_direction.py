@@ -47,6 +47,7 @@ FLOORS = [
     "captioner.speech",
     "captioner.pronunciation",
     "captioner",
+    "captioner.flags",
     "captioner.batch",
     "captioner.commands",
     "captioner.cli",

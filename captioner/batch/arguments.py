@@ -8,7 +8,7 @@ from typing import Any
 
 from captioner.batch.choices import FORMATS, ON_EXISTING, SKIP
 from captioner.batch.cluster.options import add_arguments as add_cluster
-from captioner.loading import AUTO, ENGINES
+from captioner.flags import add_decoding_flags, add_network_flags
 
 BATCH_SIZE = 32
 
@@ -50,15 +50,9 @@ def add_parser(commands: Any) -> None:
 
     add = parser.add_argument_group("models").add_argument
     add("--model", dest="models", action="append", metavar="MODEL", help="a name or directory; may be repeated [words]")
-    add("--beam-size", type=int, metavar="N", help="hypotheses kept; 1 is greedy [the model's own]")
-    add("--length-penalty", type=float, metavar="P", help="0 prefers short ones [the model's own]")
-    add("--no-repeat-ngram", type=int, metavar="N", help="say no N tokens twice [the model's own]")
-    add("--rank", metavar="BY", help="score, cider or consensus, see README.md [the model's own]")
+    add_decoding_flags(add)
     add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=f"pictures at a time [{BATCH_SIZE}]")
-    add("--engine", default=AUTO, help=f"what runs the network: {', '.join(ENGINES)} [{AUTO}]")
-    add("--device", help="for engine torch: cpu, cuda or mps [the best one here]")
-    add("--precision", default="fp32", help="fp32, or bf16 or int8: faster, less exact [fp32]")
-    add("--threads", type=int, metavar="N", help="cores that the network may use [all]")
+    add_network_flags(add)
     add_cluster(parser)
 
 

@@ -25,8 +25,8 @@ from captioner.batch.texts import Shape
 from captioner.checkpoint import read_info, resolve
 from captioner.config import require
 from captioner.errors import CaptionerError
+from captioner.flags import decoding_of, network_of
 
-DECODING = ("beam_size", "n_best", "length_penalty", "no_repeat_ngram", "rank")
 NAMED = 20  # failures of earlier runs that are told by name
 
 
@@ -83,15 +83,11 @@ def batch_command(arguments: argparse.Namespace) -> int:
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
-    given = {name: getattr(arguments, name) for name in DECODING}
     return Wanted(
         tuple(arguments.models or ["words"]),
-        {name: value for name, value in given.items() if value is not None},
+        decoding_of(arguments, "n_best"),
         Shape(arguments.prefix, arguments.suffix, arguments.max_length, arguments.sentence),
-        arguments.engine,
-        arguments.device,
-        arguments.precision,
-        arguments.threads,
+        **network_of(arguments),
     )
 
 

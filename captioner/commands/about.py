@@ -8,7 +8,8 @@ import json
 import captioner
 from captioner.checkpoint import ModelInfo, bundled_models, read_info
 from captioner.config import ModelConfig
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, OptionError
+from captioner.flags import network_of
 
 
 def models_command(_arguments: argparse.Namespace) -> int:
@@ -39,14 +40,16 @@ def info_command(arguments: argparse.Namespace) -> int:
     }
     for name, fact in facts.items():
         print(f"{name:12} {fact}")
-    print(f"{'engine':12} {_engine(arguments.model)}", flush=True)
+    print(f"{'engine':12} {_engine(arguments)}", flush=True)
     return 0
 
 
-def _engine(model: str) -> str:
+def _engine(arguments: argparse.Namespace) -> str:
     """What runs a model here, and why."""
     try:
-        loaded = captioner.load(model)
+        loaded = captioner.load(arguments.model, **network_of(arguments))
+    except OptionError:  # what was asked for there is not
+        raise
     except CaptionerError as error:  # the rest is true all the same
         return f"none: {error}"
     return f"{loaded.engine.name}: {loaded.reason}"

@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 import captioner
 from captioner.captioner import Result
 from captioner.commands.streams import STDIN, require_other
 from captioner.errors import CaptionerError, OptionError, one_line
+from captioner.flags import decoding_of, network_of
 from captioner.images import ImageSource, open_image
-
-OPTIONS = ("beam_size", "n_best", "max_length", "length_penalty", "no_repeat_ngram", "rank")
 
 
 def caption_command(arguments: argparse.Namespace) -> int:
@@ -22,15 +23,9 @@ def caption_command(arguments: argparse.Namespace) -> int:
         raise OptionError("--attention draws one picture: give one IMAGE")
     if arguments.attention:
         require_other(arguments.attention, arguments.images[0])
-    given = {name: getattr(arguments, name) for name in OPTIONS}
-    options = {name: value for name, value in given.items() if value is not None}
-    model = captioner.load(
-        arguments.model,
-        engine=arguments.engine,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-    )
+        _require_drawable(arguments.attention)
+    options = decoding_of(arguments, "n_best", "max_length")
+    model = captioner.load(arguments.model, **network_of(arguments))
     if arguments.sentence and model.info.tokenizer == "symbols" and model.word_reader is None:
         raise OptionError("--sentence: this model says symbols, and python -m training.words has not taught it words")
     sources = [sys.stdin.buffer.read() if name == STDIN else name for name in arguments.images]
@@ -53,11 +48,15 @@ def _print_result(name: str, result: Result, *, as_json: bool, sentence: bool) -
         print(f"captioner: {one_line(str(result.error))}", file=sys.stderr)
 
 
+def _require_drawable(path: Path) -> None:
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise OptionError(f"--attention: {path} is no name for a drawing, it must end in .png or .jpg")
+
+
 def _draw(path: Path, source: ImageSource, result: Result) -> None:
     from captioner.attention import draw_attention
 
     try:
         draw_attention(open_image(source), result.captions[0]).save(path)
-    except (OSError, ValueError) as error:  # ValueError: a file name whose ending is no picture format
-        reason = error.strerror if isinstance(error, OSError) else "its name must end in .png or .jpg"
-        raise CaptionerError(f"cannot write {path}: {reason}") from error
+    except OSError as error:
+        raise CaptionerError(f"cannot write {path}: {error.strerror or error}") from error

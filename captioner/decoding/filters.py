@@ -24,16 +24,14 @@ def no_repeat_ngram(size: int) -> Filter:
     """Never complete an n-gram of ``size`` that the row already holds. The end symbol stays possible."""
 
     def completions(prefixes: IntArray) -> IntArray:
-        rows, length = prefixes.shape
-        starts = max(0, length - size + 1)  # of an n-gram so far; of one that this step would complete, the next
-        seen: BoolArray | None = None  # (N, starts) the n-grams that begin like it
-        for offset in range(size - 1 if starts else 0):
-            same = prefixes[:, offset : offset + starts] == prefixes[:, starts + offset, None]
-            seen = same if seen is None else seen & same
-        if seen is None:
-            seen = np.ones((rows, starts), dtype=np.bool_)
-        if not seen.any():
+        starts = prefixes.shape[1] - size + 1  # of an n-gram so far; of the one that this step would complete, the next
+        if starts < 1:
             return prefixes[:, :0]
+        seen: BoolArray = np.ones((len(prefixes), starts), dtype=np.bool_)  # the n-grams that begin like that one
+        for offset in reversed(range(size - 1)):  # its latest token first, which mostly settles it
+            seen &= prefixes[:, offset : offset + starts] == prefixes[:, starts + offset, None]
+            if not seen.any():
+                return prefixes[:, :0]
         some = np.flatnonzero(seen.any(axis=0))
         return np.where(seen[:, some], prefixes[:, some + size - 1], Vocabulary.pad)
 

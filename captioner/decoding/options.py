@@ -77,4 +77,6 @@ WHOLE_NUMBERS = (
     ("no_repeat_ngram", 0, 100),
     ("top_k", 0, 1_000_000),
 )
+# Options that one method alone heeds.
+ONLY_WITH = {"beam_size": "beam", "temperature": "sample", "top_k": "sample", "top_p": "sample", "seed": "sample"}
 NUMBERS = (("length_penalty", 0.0, 10.0), ("temperature", 0.01, 100.0), ("top_p", 0.001, 1.0))

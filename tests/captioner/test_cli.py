@@ -162,9 +162,16 @@ def test_attention_that_cannot_be_drawn_is_told(
 ) -> None:
     assert caption(photo, photo, "--attention", tmp_path / "seen.png") == 2
     assert "--attention draws one picture" in capsys.readouterr().err
-    for place in (tmp_path / "nowhere" / "seen.png", tmp_path / "seen.text", tmp_path):
+    for place in (tmp_path / "seen.text", tmp_path / "seen"):
+        assert caption(photo, "--attention", place) == 2
+        told = capsys.readouterr()
+        assert f"captioner: --attention: {place} is no name for a drawing" in told.err
+        assert not told.out  # nothing is captioned in vain
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    for place in (tmp_path / "nowhere" / "seen.png", folder):
         assert caption(photo, "--attention", place) == 1
-        assert f"captioner: cannot write {place}" in capsys.readouterr().err
+        assert f"captioner: cannot write {place}: " in capsys.readouterr().err
     assert caption(letter, "--attention", tmp_path / "seen.png") == 1
     assert not (tmp_path / "seen.png").exists()
 

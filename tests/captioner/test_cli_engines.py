@@ -37,8 +37,8 @@ def test_an_unknown_engine_is_wrong_usage(
 
 @needs_torch
 def test_exported_graphs_lie_beside_the_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):  # the second time they are there
-        assert main(["export", str(model)]) == 0
+    for names in ([str(model)], [str(model)] * 2):  # the second time they are there
+        assert main(["export", *names]) == 0
         name, place = capsys.readouterr().out.strip().split("\t")
         assert name == str(model)
         assert Path(place).parent == model / FOLDER
@@ -67,6 +67,14 @@ def test_info_tells_what_runs_the_model_and_why(model: Path, capsys: pytest.Capt
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("engine"))
     assert line.split(maxsplit=1)[1].startswith(f"{INSTALLED[0]} fp32, ")
     assert ": the first that works here" in line
+
+
+@needs_runtime
+def test_info_tells_what_another_choice_would_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(model), "--engine", INSTALLED[0], "--threads", "1"]) == 0
+    assert f"engine       {INSTALLED[0]} fp32, 1 thread: asked for\n" in capsys.readouterr().out
+    assert main(["info", str(model), "--engine", INSTALLED[0], "--precision", "fp8"]) == 2
+    assert "unknown precision" in capsys.readouterr().err
 
 
 def test_info_tells_of_a_model_that_nothing_can_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
