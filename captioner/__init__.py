@@ -6,7 +6,7 @@
 >>> caption.text
 """
 
-from captioner.captioner import Caption, Captioner, Result
+from captioner.captioner import Captioner
 from captioner.decoding import DecodingOptions
 from captioner.errors import (
     CaptionerError,
@@ -18,6 +18,7 @@ from captioner.errors import (
     WeightsError,
 )
 from captioner.loading import load
+from captioner.results import Caption, Result
 
 __version__ = "0.1.0"
 

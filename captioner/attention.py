@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from captioner.captioner import Caption
+    from captioner.results import Caption
 
 # Cold to hot. Evenly spaced and ever lighter, so the order survives grey print and colour blindness.
 HEAT_COLOURS = np.array([(18, 12, 60), (92, 22, 118), (190, 48, 90), (244, 122, 38), (255, 226, 110)], dtype=np.float32)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,73 +22,8 @@ from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.images import ImageSource, load_pixels
 from captioner.prefetch import batches, decoding_threads
 from captioner.reading import WordReader
+from captioner.results import Caption, Result
 from captioner.tokens import make_tokenizer
-
-PICTURES_A_LANE = 2  # at least
-LEAST_SPREAD = 2 * PICTURES_A_LANE
-
-
-@dataclass(frozen=True)
-class Caption:
-    """One caption of one picture.
-
-    Attributes:
-        text: readable, as the model's tokeniser joins it; words come in lower case without a full stop.
-        tokens: T tokens.
-        log_probability: natural logarithm of the whole caption's probability, its end included.
-        score: ``log_probability`` normalised by length; captions of one picture are ranked by it, unless the option
-            ``rank`` says otherwise.
-        token_scores: natural logarithm of each token's probability.
-        attention: (T, rows, columns) weights, each token's summing to one, or with a sentinel to less: where the model
-            looked.
-        model: the model's name.
-        words: what phones read like, see :mod:`captioner.reading`; None where the text is words already, or the model
-            brings no lexicon.
-    """
-
-    text: str
-    tokens: tuple[str, ...]
-    log_probability: float
-    score: float
-    token_scores: tuple[float, ...]
-    attention: FloatArray = field(repr=False)
-    model: str
-    words: str | None = None
-
-    @property
-    def sentence(self) -> str:
-        """The words with a capital first letter and a full stop; empty stays empty."""
-        words = self.text if self.words is None else self.words
-        return f"{words[0].upper()}{words[1:]}." if words else ""
-
-    def to_row(self) -> dict[str, Any]:
-        """``{"text", "tokens", "score"}``, as rows and replies carry it, and ``"words"`` where phones are read."""
-        row: dict[str, Any] = {"text": self.text, "tokens": list(self.tokens), "score": round(self.score, 4)}
-        return row if self.words is None else row | {"words": self.words}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one picture of a stream: captions, best first, or an error.
-
-    Attributes:
-        image: the picture as it was given.
-        model: the model's name.
-        captions: empty exactly when there is an error.
-        error: why there is no caption.
-    """
-
-    image: ImageSource
-    model: str
-    captions: tuple[Caption, ...] = ()
-    error: CaptionerError | None = None
-
-    def to_row(self) -> dict[str, Any]:
-        """``{"image", "model", "captions"}`` or ``{"image", "error", "code"}``; the image only where it has a path."""
-        row: dict[str, Any] = {"image": os.fspath(self.image)} if isinstance(self.image, str | os.PathLike) else {}
-        if self.error is not None:
-            return row | {"error": str(self.error), "code": self.error.code}
-        return row | {"model": self.model, "captions": [caption.to_row() for caption in self.captions]}
 
 
 class Captioner:
@@ -135,6 +69,7 @@ class Captioner:
         self.expectation = expectation
         self.reason = reason
         self._tokenizer = make_tokenizer(info.tokenizer)
+        self._has_had_batches = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.engine.name}>"
@@ -192,7 +127,9 @@ class Captioner:
         self, loaded: Sequence[tuple[ImageSource, FloatArray | CaptionerError]], options: DecodingOptions
     ) -> list[Result]:
         pixels = [item for _, item in loaded if isinstance(item, np.ndarray)]
-        captions = iter(self.caption_pixels(pixels, options, spread=True))
+        # Lanes take longer to open than they gain with one batch: whoever has a second may well have more.
+        spread, self._has_had_batches = self._has_had_batches, True
+        captions = iter(self.caption_pixels(pixels, options, spread=spread))
         return [
             Result(image, self.name, error=item)
             if isinstance(item, CaptionerError)
@@ -216,13 +153,13 @@ class Captioner:
         unknown = sorted(set(changes) - set(own.to_dict()))
         if unknown:
             raise OptionError(f"unknown option {', '.join(unknown)}; there are {', '.join(own.to_dict())}")
-        method = changes.get("method", own.method)
-        for name, value in changes.items():
-            heeded = value is None or ONLY_WITH.get(name, method) == method
-            require(heeded, f"{name} has a meaning with method={ONLY_WITH.get(name)} only")
+        given = [name for name, value in changes.items() if value is not None]
         if "beam_size" not in changes and isinstance(changes.get("n_best"), int):
             changes["beam_size"] = max(own.beam_size, changes["n_best"])
         options = own.replace(**changes)
+        for name in given:
+            heeding = ONLY_WITH.get(name, options.method)
+            require(heeding == options.method, f"{name} has a meaning with method={heeding} only")
         if options.rank == "cider":
             self._learnt_expectation()
         return options
@@ -242,10 +179,10 @@ class Captioner:
                 are decoded together. With a seed each is decoded by itself, so that what it gets does not depend on
                 its neighbours.
             spread: compute parts of the batch side by side, where the engine can: more in the same time, at the cost of
-                memory, see :attr:`captioner.engines.Engine.lanes`.
+                memory, see :meth:`captioner.engines.Engine.lanes`.
         """
         each = [options] * len(pixels) if isinstance(options, DecodingOptions) else options
-        lanes = self._lanes(len(pixels)) if spread else [self.engine]
+        lanes = self.engine.lanes(len(pixels)) if spread else [self.engine]
         if len(lanes) == 1:
             return self._caption_together(lanes[0], pixels, each)
         bounds = [len(pixels) * lane // len(lanes) for lane in range(len(lanes) + 1)]
@@ -257,13 +194,6 @@ class Captioner:
             ]
             own = self._caption_together(lanes[0], *parts[0])
             return own + [captions for part in begun for captions in part.result()]
-
-    def _lanes(self, pictures: int) -> Sequence[Engine]:
-        """The engines for a batch: of a few pictures the whole engine makes more than lanes that are half empty."""
-        if pictures < LEAST_SPREAD:
-            return [self.engine]
-        lanes = self.engine.lanes
-        return lanes if pictures >= PICTURES_A_LANE * len(lanes) else [self.engine]
 
     def _caption_together(
         self, engine: Engine, pixels: Sequence[FloatArray], each: Sequence[DecodingOptions]

@@ -124,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="all that a model says of itself, and what runs it here")
     info.set_defaults(run=info_command)
     info.add_argument("model", metavar="MODEL", help="a bundled model's name or a model directory")
-    info.add_argument("--json", action="store_true", help="as JSON, vocabulary included; without what runs it here")
+    info.add_argument("--json", action="store_true", help="as JSON, with the vocabulary, without what runs it here")
     add_network_flags(info.add_argument)
 
     export = commands.add_parser(

@@ -9,7 +9,7 @@ from typing import Any
 from captioner.loading import AUTO, ENGINES
 
 DECODING = ("beam_size", "length_penalty", "no_repeat_ngram", "rank")
-NETWORK = ("engine", "device", "precision", "threads")
+NETWORK = {"engine": AUTO, "device": None, "precision": "fp32", "threads": None}  # with what each is by default
 
 Add = Callable[..., Any]
 """``add_argument`` of a parser or of a group."""
@@ -25,9 +25,9 @@ def add_decoding_flags(add: Add) -> None:
 
 def add_network_flags(add: Add) -> None:
     """Let a command's user choose what runs the network."""
-    add("--engine", default=AUTO, help=f"what runs the network: {', '.join(ENGINES)} [{AUTO}]")
+    add("--engine", default=NETWORK["engine"], help=f"what runs the network: {', '.join(ENGINES)} [{AUTO}]")
     add("--device", help="for engine torch: cpu, cuda or mps [the best one here]")
-    add("--precision", default="fp32", help="fp32, or bf16 or int8: faster, less exact [fp32]")
+    add("--precision", default=NETWORK["precision"], help="fp32, or bf16 or int8: faster, less exact [fp32]")
     add("--threads", type=int, metavar="N", help="cores that the network may use [all]")
 
 

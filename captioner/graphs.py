@@ -46,6 +46,7 @@ SOURCES = (
     "model.py",
     "encoder.py",
     "export.py",
+    "engines/torch_engine.py",
     "rewriting/graph.py",
     "rewriting/fusion.py",
     "rewriting/rounding.py",
@@ -55,7 +56,7 @@ FOLDER = "graphs"
 ANSWER_NAME = "answer.safetensors"
 CACHE_VARIABLE = "CAPTIONER_CACHE"
 KEPT = 30  # days
-OFFERED = 3  # likely tokens in what an engine computes of the probe
+LIKELIEST = 3  # tokens in what an engine computes of the probe
 
 
 def graph_name(part: str, *, rounded: bool = False) -> str:
@@ -81,7 +82,7 @@ def examine(engine: Engine, image: ImageConfig) -> dict[str, Array]:
     _, state, _ = engine.step(np.full(2, Vocabulary.bos), state, grid)
     tokens = np.array([Vocabulary.eos, Vocabulary.unk])
     (log_probs, _), _, weights = engine.step(tokens, state, grid)
-    (told, best), _, _ = engine.step(tokens, state, grid, OFFERED)
+    (told, best), _, _ = engine.step(tokens, state, grid, LIKELIEST)
     assert best is not None
     found = {
         "summary": engine.summary(grid),
@@ -123,7 +124,7 @@ def graphs_of(model: Path) -> Iterator[Path]:
 
     Raises:
         DependencyError: torch, which exports them, is not installed.
-        ModelError: they cannot be exported.
+        ModelError: they cannot be exported, or not be written.
     """
     key = _key(model)
     if _complete(model / FOLDER / key):
@@ -139,8 +140,12 @@ def graphs_of(model: Path) -> Iterator[Path]:
             "put them beside the model, or %s names a directory that can be written",
             model, error, CACHE_VARIABLE,
         )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            yield make(model, Path(folder))
+        with contextlib.ExitStack() as stack:
+            try:
+                made = make(model, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            except OSError as problem:
+                raise ModelError(f"the graphs of {model} cannot be written anywhere: {problem}") from problem
+            yield made
     else:
         yield made
 

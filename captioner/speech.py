@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from captioner.captioner import Caption
 from captioner.chunks import phone_chunks, read_back, text_chunks
 from captioner.config import require
 from captioner.errors import DependencyError, OptionError, SpeechError
 from captioner.phones import split_words, without_stress
+from captioner.results import Caption
 from captioner.sound import MAX_SECONDS, Sound, join
 
 RATES = range(80, 451)  # words a minute

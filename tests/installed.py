@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.loading import RUNTIMES
+from captioner.runtimes import RUNTIMES
 
 TESTS = Path(__file__).parent
 ROOTS = (TESTS.parent, TESTS, TESTS.parent / "benchmarks")  # where modules of this project are found

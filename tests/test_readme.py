@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+from direct import DIRECT
 from installed import missing, spell
 from PIL import Image
 
@@ -33,8 +34,9 @@ ANYTHING = "…"
 
 
 def environment() -> dict[str, str]:
-    """What commands are run in: the virtual environment's own come first, as its activation does."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """What commands are run in: the virtual environment's own come first, as its activation does; no proxy between."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "no_proxy": "localhost"}
 
 
 def blocks(language: str, *pages: str) -> list[str]:
@@ -77,7 +79,7 @@ def server(bundled: None) -> Iterator[str]:
 def _wait_until_ready(url: str) -> None:
     for _ in range(300):
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with DIRECT.open(url, timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.2)
@@ -137,7 +139,8 @@ def test_python_blocks(block: str, folder: Path, bundled: None) -> None:
 @pytest.mark.parametrize("command", commands("curl"))
 def test_curl_commands(command: str, folder: Path, server: str) -> None:
     arguments = shlex.split(command.replace("localhost:8000", server))
-    done = subprocess.run([*arguments, "-sS"], cwd=folder, capture_output=True, text=True, check=False)
+    command = [*arguments, "-sS"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     if "--output" in arguments:
         assert_wav(folder / arguments[-1])
@@ -152,7 +155,7 @@ def test_curl_commands(command: str, folder: Path, server: str) -> None:
 def test_the_reply_looks_as_shown(folder: Path, server: str) -> None:
     shown = json.loads(blocks("json")[0])
     request = urllib.request.Request(f"http://{server}/v1/caption", data=(folder / "photo.jpg").read_bytes())
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with DIRECT.open(request, timeout=30) as response:
         reply = json.load(response)
     assert reply["model"] == shown["model"]
     (result,), (expected,) = reply["results"], shown["results"]

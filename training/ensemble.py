@@ -58,9 +58,8 @@ class Ensemble:
         """See :meth:`captioner.engines.Decoder.select`."""
         return [engine.select(own, rows) for engine, own in zip(self._engines, value, strict=True)]
 
-    @property
-    def lanes(self) -> Sequence[Engine]:
-        """See :attr:`captioner.engines.Engine.lanes`."""
+    def lanes(self, _images: int, /) -> Sequence[Engine]:
+        """See :meth:`captioner.engines.Engine.lanes`."""
         return [self]
 
     def use_cores(self, number: int) -> None:

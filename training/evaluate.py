@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import captioner
-from captioner.captioner import Caption
 from captioner.checkpoint import read_info, resolve, write_info
 from captioner.errors import CaptionerError, ModelError, OptionError
 from captioner.loading import AUTO
+from captioner.results import Caption
 from captioner.tokens import WordTokenizer
 from training import distributed
 from training.datasets import Example, read_dataset

@@ -7,8 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from captioner.captioner import Caption, Captioner
+from captioner.captioner import Captioner
 from captioner.errors import DataError
+from captioner.results import Caption
 from captioner.tokens import Tokenizer
 from training import distributed
 from training.datasets import Example

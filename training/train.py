@@ -23,12 +23,13 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from captioner.captioner import Caption, Captioner
+from captioner.captioner import Captioner
 from captioner.checkpoint import ModelInfo, read_info
 from captioner.encoder import GridEncoder
 from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import CaptionerError, DataError, OptionError
 from captioner.model import CaptionModel
+from captioner.results import Caption
 from captioner.tokens import make_tokenizer
 from training import distributed
 from training.autocast import autocast

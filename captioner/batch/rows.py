@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captioner.batch.pictures import Picture
-    from captioner.captioner import Caption, Captioner
+    from captioner.captioner import Captioner
+    from captioner.results import Caption
 
 Row = Mapping[str, Any]
 

@@ -24,11 +24,12 @@ from captioner.batch.plan import Plan, Tally
 from captioner.batch.reading import Item, Reader, Views
 from captioner.batch.record import Record
 from captioner.batch.rows import Entry, Line, Row, to_line
-from captioner.captioner import Caption, Captioner
+from captioner.captioner import Captioner
 from captioner.decoding import DecodingOptions
 from captioner.engines import FloatArray
 from captioner.errors import CaptionerError
 from captioner.prefetch import batches, decoding_threads
+from captioner.results import Caption
 
 Rows = list[dict[str, Any]]
 Chunk = list[tuple[Item, Views | CaptionerError]]

@@ -6,8 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.captioner import Caption
 from captioner.config import require
+from captioner.results import Caption
 
 STOP = "."  # of a sentence
 LOOSE = " ,;:-"  # what would hang at the end of a text that was cut

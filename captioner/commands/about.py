@@ -9,7 +9,7 @@ import captioner
 from captioner.checkpoint import ModelInfo, bundled_models, read_info
 from captioner.config import ModelConfig
 from captioner.errors import CaptionerError, OptionError
-from captioner.flags import network_of
+from captioner.flags import NETWORK, network_of
 
 
 def models_command(_arguments: argparse.Namespace) -> int:
@@ -24,8 +24,11 @@ def info_command(arguments: argparse.Namespace) -> int:
     """``captioner info``."""
     info = read_info(arguments.model)
     if arguments.json:
+        if network_of(arguments) != NETWORK:
+            raise OptionError("--json tells what the model says of itself: leave out what is to run it")
         print(json.dumps(info.to_dict(), ensure_ascii=False, indent=2))
         return 0
+    engine = _engine(arguments)  # first, as it may refuse what was asked for
     model, image = info.model, info.image
     facts = {
         "name": info.name,
@@ -37,10 +40,10 @@ def info_command(arguments: argparse.Namespace) -> int:
         "vocabulary": f"{len(info.vocabulary)} {info.tokenizer}",
         "decoding": ", ".join(f"{name} {value}" for name, value in info.decoding.to_dict().items()),
         "trained on": ", ".join(f"{count} {split}" for split, count in info.provenance.get("images", {}).items()),
+        "engine": engine,
     }
     for name, fact in facts.items():
         print(f"{name:12} {fact}")
-    print(f"{'engine':12} {_engine(arguments)}", flush=True)
     return 0
 
 

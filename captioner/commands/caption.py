@@ -7,14 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 import captioner
-from captioner.captioner import Result
 from captioner.commands.streams import STDIN, require_other
+from captioner.decoding.options import listed
 from captioner.errors import CaptionerError, OptionError, one_line
 from captioner.flags import decoding_of, network_of
 from captioner.images import ImageSource, open_image
+from captioner.results import Result
+
+DRAWINGS = (".png", ".jpg", ".jpeg", ".webp")  # endings
 
 
 def caption_command(arguments: argparse.Namespace) -> int:
@@ -49,8 +50,8 @@ def _print_result(name: str, result: Result, *, as_json: bool, sentence: bool) -
 
 
 def _require_drawable(path: Path) -> None:
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise OptionError(f"--attention: {path} is no name for a drawing, it must end in .png or .jpg")
+    if path.suffix.lower() not in DRAWINGS:
+        raise OptionError(f"--attention: {path} is no name for a drawing, it must end in {listed(DRAWINGS)}")
 
 
 def _draw(path: Path, source: ImageSource, result: Result) -> None:

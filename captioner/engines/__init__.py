@@ -67,12 +67,12 @@ class Engine(Decoder, Protocol):
         """The grid of B images → (B, F), the mean of its values: what each of them shows on the whole."""
         ...
 
-    @property
-    def lanes(self) -> Sequence[Engine]:
-        """Engines that compute parts of a batch side by side, a core and a thread of the caller's each.
+    def lanes(self, images: int, /) -> Sequence[Engine]:
+        """Engines that compute parts of a batch of so many images side by side, each for a thread of the caller's.
 
-        They compute the same as this one, but for what a computer rounds off, and take memory of their own from the
-        first time on that they are asked for. Where nothing is gained so, there is this engine alone.
+        They share the cores, and compute the same as this one, but for what a computer rounds off. The first time that
+        there are several, they are opened, which takes a moment and memory of their own. Where nothing is gained so, as
+        with few images, there is this engine alone.
         """
         ...
 

@@ -27,6 +27,8 @@ GRID = ("values", "keys")
 STATE = ("hidden", "cell", "said")
 NEXT = "next_"  # before the name of a part of the state: what it is after the step
 
+IMAGES_A_LANE = 8  # at least: of fewer the whole engine makes as much, with less memory
+
 log = logging.getLogger(__name__)
 
 Parts = dict[str, Array]
@@ -64,7 +66,8 @@ class GraphEngine:
         encoder, decoder: the graphs.
         name: of the runtime, with what it was asked for.
         at_once: how many pictures the encoder is given at a time; what it computes in between then stays in the cache.
-        make_lanes: makes what :attr:`lanes` gives, if more than the engine itself.
+        lanes: how many parts of a batch can be computed side by side.
+        open_lanes: opens the engine that does, which takes time and memory; None where there is none to be had.
     """
 
     def __init__(
@@ -74,12 +77,14 @@ class GraphEngine:
         *,
         name: str,
         at_once: int,
-        make_lanes: Callable[[], Sequence[Engine]] | None = None,
+        lanes: int = 1,
+        open_lanes: Callable[[], Engine | None] = lambda: None,
     ) -> None:
         self.name = name
-        self._make_lanes = make_lanes
-        self._making_lanes = threading.Lock()
-        self._lanes: Sequence[Engine] = ()
+        self._count, self._open_lanes = lanes, open_lanes
+        self._opening_lanes = threading.Lock()
+        self._lane: Engine | None = None  # never the engine itself: graphs are gone as soon as their engine is
+        self._opened = False
         self._encoder, self._decoder = encoder, decoder
         self._at_once = at_once
         self._state = [part for part in STATE if part in decoder.inputs]
@@ -120,17 +125,18 @@ class GraphEngine:
         """See :meth:`captioner.engines.Engine.select`."""
         return {part: array.take(rows, axis=0) for part, array in value.items()}
 
-    @property
-    def lanes(self) -> Sequence[Engine]:
-        """See :attr:`captioner.engines.Engine.lanes`."""
-        with self._making_lanes:
-            if not self._lanes:
+    def lanes(self, images: int, /) -> Sequence[Engine]:
+        """See :meth:`captioner.engines.Engine.lanes`."""
+        if self._count == 1 or images < self._count * IMAGES_A_LANE:
+            return [self]
+        with self._opening_lanes:
+            if not self._opened:
+                self._opened = True
                 try:
-                    self._lanes = self._make_lanes() if self._make_lanes else [self]
+                    self._lane = self._open_lanes()
                 except Exception as error:  # whatever it is, this engine works
                     log.warning("%s cannot compute parts of a batch side by side: %s", self.name, error)
-                    self._lanes = [self]
-            return self._lanes
+            return [self] if self._lane is None else [self._lane] * self._count
 
     def use_cores(self, number: int) -> None:
         """See :meth:`captioner.engines.Engine.use_cores`; a runtime has one number from the start, whoever calls."""

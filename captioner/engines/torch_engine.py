@@ -103,9 +103,8 @@ class TorchEngine(TorchDecoder):
         """See :meth:`captioner.engines.Engine.summary`."""
         return to_numpy(grid.values.mean(dim=1))
 
-    @property
-    def lanes(self) -> Sequence[Engine]:
-        """See :attr:`captioner.engines.Engine.lanes`; torch's own threads would get in each other's way."""
+    def lanes(self, _images: int, /) -> Sequence[Engine]:
+        """See :meth:`captioner.engines.Engine.lanes`; torch's own threads would get in each other's way."""
         return [self]
 
     def use_cores(self, number: int) -> None:

@@ -112,6 +112,7 @@ def test_more_captions_than_the_beam_holds_widen_it(tiny_captioner: Captioner, p
         ({"n_best": "2"}, "n_best must be"),
         ({"method": "guess"}, "method must be beam or sample"),
         ({"seed": -1, "method": "sample"}, "seed"),
+        ({"method": "guess", "beam_size": 2}, "method must be beam or sample"),
         ({"seed": 1}, "seed has a meaning with method=sample only"),
         ({"beam_size": 2, "method": "sample"}, "beam_size has a meaning with method=beam only"),
     ],

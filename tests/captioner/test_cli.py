@@ -12,12 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from direct import DIRECT
 from installed import needs_torch
 from PIL import Image
 
@@ -162,7 +162,7 @@ def test_attention_that_cannot_be_drawn_is_told(
 ) -> None:
     assert caption(photo, photo, "--attention", tmp_path / "seen.png") == 2
     assert "--attention draws one picture" in capsys.readouterr().err
-    for place in (tmp_path / "seen.text", tmp_path / "seen"):
+    for place in (tmp_path / "seen.text", tmp_path / "seen", tmp_path / "seen.blp"):
         assert caption(photo, "--attention", place) == 2
         told = capsys.readouterr()
         assert f"captioner: --attention: {place} is no name for a drawing" in told.err
@@ -380,12 +380,10 @@ def test_the_service_is_started(tiny_model_dir: Path) -> None:
 
 
 def served(process: subprocess.Popen[bytes], port: int) -> list[dict[str, object]]:
-    # A proxy of the environment knows nothing of this machine's ports.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline, last = time.monotonic() + 60, None
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            with direct.open(f"http://127.0.0.1:{port}/v1/models") as reply:
+            with DIRECT.open(f"http://127.0.0.1:{port}/v1/models") as reply:
                 models: list[dict[str, object]] = json.load(reply)["models"]
                 return models
         except OSError as error:  # not yet

@@ -73,8 +73,11 @@ def test_info_tells_what_runs_the_model_and_why(model: Path, capsys: pytest.Capt
 def test_info_tells_what_another_choice_would_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(model), "--engine", INSTALLED[0], "--threads", "1"]) == 0
     assert f"engine       {INSTALLED[0]} fp32, 1 thread: asked for\n" in capsys.readouterr().out
-    assert main(["info", str(model), "--engine", INSTALLED[0], "--precision", "fp8"]) == 2
-    assert "unknown precision" in capsys.readouterr().err
+    for refused, message in ((["--precision", "fp8"], "unknown precision"), (["--threads", "1", "--json"], "--json")):
+        assert main(["info", str(model), *refused]) == 2
+        told = capsys.readouterr()
+        assert message in told.err
+        assert not told.out
 
 
 def test_info_tells_of_a_model_that_nothing_can_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,10 @@ from installed import EACH_RUNTIME, INSTALLED, needs_both_runtimes, needs_runtim
 from PIL import Image
 
 import captioner
-from captioner import DependencyError, ModelError, OptionError, loading
+from captioner import DependencyError, ModelError, OptionError, loading, runtimes
 from captioner.graphs import FOLDER, make
-from captioner.loading import ENGINES, RUNTIMES, TORCH, load
+from captioner.loading import ENGINES, TORCH, load
+from captioner.runtimes import RUNTIMES
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
@@ -91,7 +92,7 @@ def test_without_any_runtime_torch_serves(tiny_model_dir: Path, monkeypatch: pyt
 def test_a_runtime_that_computes_wrongly_is_passed_over(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loading, "TOLERANCES", dict.fromkeys(loading.TOLERANCES, -1.0))  # nothing is right enough
+    monkeypatch.setattr(runtimes, "TOLERANCES", dict.fromkeys(runtimes.TOLERANCES, -1.0))  # nothing is right enough
     model = load(tiny_model_dir)
     assert model.engine.name.startswith(TORCH)
     assert "computes summary wrongly here" in model.reason
@@ -111,6 +112,51 @@ def test_damaged_graphs_are_a_model_error(tiny_model_dir: Path, tmp_path: Path, 
     assert f"If a file in {made} is damaged, remove that folder" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert load(model).engine.name.startswith(TORCH)
+
+
+@needs_torch
+@needs_both_runtimes
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_that_are_damaged_are_told_once(
+    tiny_model_dir: Path, tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot read the weights") as caught:
+        load(model, precision=precision)
+    assert str(caught.value).count("cannot read the weights") == 1
+    assert caplog.text.count("cannot read the weights") == 1
+
+
+@needs_torch
+def test_torch_has_as_many_threads_as_are_asked_for(tiny_model_dir: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        load(tiny_model_dir, engine=TORCH)
+        assert torch.get_num_threads() == before
+        load(tiny_model_dir, engine=TORCH, threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="openvino is not installed")
+def test_a_cache_that_cannot_be_written_is_read(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.access
+    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path))
+    made = make(tiny_model_dir, tmp_path / FOLDER)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    load(tiny_model_dir, engine="openvino")
+    assert not (made / "compiled").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("CAPTIONER_CACHE", str(tmp_path))
+    load(tiny_model_dir, engine="openvino")
+    assert (made / "compiled").is_dir()
 
 
 @needs_torch

@@ -23,11 +23,12 @@ from captioner.rewriting.fusion import fuse
 from captioner.rewriting.rounding import round_products
 
 WORDS, EMBEDDED, SEEN, HIDDEN, GATES = 7, 3, 2, 4, 8
-RANDOM = np.random.default_rng(0)
 
 
 def constant(name: str, *shape: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(RANDOM.normal(size=shape).astype(np.float32), name)
+    """Of random values, always the same ones under a name."""
+    random = np.random.default_rng(list(name.encode()))
+    return numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
 
 
 def number(name: str, *values: int, scalar: bool = False) -> onnx.TensorProto:

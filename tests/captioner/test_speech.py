@@ -17,10 +17,10 @@ import pytest
 
 from captioner import sound as sounds
 from captioner import speech
-from captioner.captioner import Caption
 from captioner.errors import DependencyError, OptionError, SpeechError
 from captioner.phones import PHONES, parse_phones, split_stress, split_words
 from captioner.prosody import running_speech
+from captioner.results import Caption
 from captioner.sound import Sound, join
 from captioner.speech import EspeakSpeaker, Voice, speak_caption
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.batch.texts import Shape, cut
-from captioner.captioner import Caption
 from captioner.errors import OptionError
+from captioner.results import Caption
 
 
 def caption(text: str, words: str | None = None) -> Caption:

@@ -15,8 +15,9 @@ import numpy as np
 from captioner.batch.pictures import Picture, is_archive
 from captioner.batch.remote import is_url, is_web, path_in
 from captioner.batch.rows import Details
-from captioner.captioner import Caption, Captioner
+from captioner.captioner import Captioner
 from captioner.images import file_format, thumbnail
+from captioner.results import Caption
 
 SHOWN = frozenset({"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})  # by every current browser
 SIDE = 320  # pixels of an embedded picture, at most
