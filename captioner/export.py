@@ -46,7 +46,7 @@ from captioner.errors import CaptionerError
 from captioner.graphs import ANSWER_NAME, examine, graph_name, probe
 from captioner.model import CaptionModel, Grid, State
 from captioner.rewriting.fusion import fuse
-from captioner.rewriting.rounding import round_products
+from captioner.rewriting.quantisation import quantise_products
 
 IMAGES, ROWS = 2, 3  # of the example that is traced; tracing would take a single one for a constant
 OPSET = 17
@@ -133,8 +133,8 @@ def export(model: CaptionModel, image: ImageConfig, directory: Path) -> None:
     decoder = onnx.load(directory / graph_name(DECODER))
     fuse(decoder)
     onnx.save(decoder, directory / graph_name(DECODER))
-    round_products(decoder)
-    onnx.save(decoder, directory / graph_name(DECODER, rounded=True))
+    quantise_products(decoder)
+    onnx.save(decoder, directory / graph_name(DECODER, quantised=True))
     (directory / ANSWER_NAME).write_bytes(save(examine(engine, image)))  # its save_file would make the file private
 
 

@@ -49,7 +49,7 @@ SOURCES = (
     "engines/torch_engine.py",
     "rewriting/graph.py",
     "rewriting/fusion.py",
-    "rewriting/rounding.py",
+    "rewriting/quantisation.py",
     "engines/graph_engine.py",
 )
 FOLDER = "graphs"
@@ -59,12 +59,12 @@ KEPT = 30  # days
 LIKELIEST = 3  # tokens in what an engine computes of the probe
 
 
-def graph_name(part: str, *, rounded: bool = False) -> str:
-    """The file of the encoder or the decoder; of the decoder there is one with its matrices rounded to 8 bits, too."""
-    return f"{part}.int8.onnx" if rounded else f"{part}.onnx"
+def graph_name(part: str, *, quantised: bool = False) -> str:
+    """The file of the encoder or the decoder; of the decoder there is one with its matrices in 8 bits, too."""
+    return f"{part}.int8.onnx" if quantised else f"{part}.onnx"
 
 
-FILES = (ANSWER_NAME, graph_name(ENCODER), graph_name(DECODER), graph_name(DECODER, rounded=True))
+FILES = (ANSWER_NAME, graph_name(ENCODER), graph_name(DECODER), graph_name(DECODER, quantised=True))
 
 
 def probe(image: ImageConfig) -> FloatArray:

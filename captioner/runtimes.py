@@ -36,7 +36,7 @@ GRAPH_ENGINES = {
     },
 }
 TOLERANCES = {"fp32": 0.01, "bf16": 0.3, "int8": 0.3}  # of a graph's check; with `words` bf16 and int8 are off by .04
-HALVES = ("openvino", "bf16")  # where both parts are computed so, grids need no more than 16 bits in between
+BF16 = ("openvino", "bf16")  # where both parts are computed so, grids need no more than 16 bits in between
 AT_ONCE = 4  # pictures, for a runtime's encoder
 MOST_LANES = 4  # of more than that, Python could not keep up with the search
 
@@ -60,7 +60,7 @@ def open_engine(
     """
     parts = GRAPH_ENGINES[name][precision]
     opened = (
-        GRAPHS[runtime](Opening(graphs, part, arithmetic, threads, lanes, halves=set(parts) == {HALVES}))
+        GRAPHS[runtime](Opening(graphs, part, arithmetic, threads, lanes, bf16_grids=set(parts) == {BF16}))
         for part, (runtime, arithmetic) in zip((ENCODER, DECODER), parts, strict=True)
     )
     most = min(threads, MOST_LANES) if lanes == 1 else 1
@@ -90,7 +90,7 @@ class Opening(NamedTuple):
         arithmetic: what to compute in.
         threads: in all.
         lanes: that share them.
-        halves: whether both parts keep grids in 16 bits.
+        bf16_grids: whether both parts keep grids in 16 bits.
     """
 
     directory: Path
@@ -98,13 +98,13 @@ class Opening(NamedTuple):
     arithmetic: str
     threads: int
     lanes: int
-    halves: bool
+    bf16_grids: bool
 
 
 def _onnxruntime(opening: Opening) -> Graph:
     from captioner.engines.onnxruntime_graph import OnnxRuntimeGraph
 
-    path = opening.directory / graph_name(opening.part, rounded=opening.arithmetic == "int8")
+    path = opening.directory / graph_name(opening.part, quantised=opening.arithmetic == "int8")
     eager = opening.part == DECODER  # whose steps follow each other
     # A session has one pool, for all calls; beside it works the thread of each caller.
     return OnnxRuntimeGraph(path, threads=opening.threads - opening.lanes + 1, eager=eager)
@@ -119,7 +119,7 @@ def _openvino(opening: Opening) -> Graph:
         arithmetic=ARITHMETIC[opening.arithmetic],
         threads=opening.threads,
         lanes=opening.lanes,
-        halve=frozenset(GRID) if opening.halves else frozenset(),
+        bf16_ports=frozenset(GRID) if opening.bf16_grids else frozenset(),
         # Kept in the user's own cache alone: what is compiled is code.
         cache=opening.directory / "compiled" if _is_ours(opening.directory) else None,
     )

@@ -23,7 +23,7 @@ OF_TORCH = {
     "captioner.export",
     "captioner.rewriting.fusion",
     "captioner.rewriting.graph",
-    "captioner.rewriting.rounding",
+    "captioner.rewriting.quantisation",
     "captioner.model",
     "captioner.torchvision_compat",
 }

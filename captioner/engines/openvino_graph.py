@@ -22,17 +22,17 @@ from openvino import opset13 as operations  # noqa: E402
 from openvino.preprocess import PrePostProcessor  # noqa: E402
 
 LEAST = 10_000  # weights of a matrix that is worth storing in 8 bits
-GROUP = 64  # values of a row that share a scale when they are rounded to 8 bits for a product
+GROUP = 64  # values of a row that share a scale when they are quantised for a product
 
 
 class Arithmetic(NamedTuple):
     """What a graph computes in."""
 
     hint: str  # OpenVINO's name for the type of its values
-    rounds: bool = False  # whether its matrices are stored in 8 bits, and what they are multiplied with is rounded too
+    quantised: bool = False  # whether its matrices are in 8 bits, and what they are multiplied with is rounded too
 
 
-ARITHMETIC = {"fp32": Arithmetic("f32"), "bf16": Arithmetic("bf16"), "int8": Arithmetic("f32", rounds=True)}
+ARITHMETIC = {"fp32": Arithmetic("f32"), "bf16": Arithmetic("bf16"), "int8": Arithmetic("f32", quantised=True)}
 
 
 @functools.cache
@@ -54,8 +54,8 @@ class OpenVinoGraph:
         threads: that the calls may use together.
         lanes: how many calls are computed side by side, each by its share of the threads.
         images: how many at a time, where it is always the same number: that saves what finding out takes at every call.
-        halve: inputs and outputs that are 16 bits wide, as they are computed in bf16. numpy has no such type: their
-            arrays are said to be float16, are nobody's to compute with, and are for another such graph.
+        bf16_ports: inputs and outputs that are in bf16, as they are computed. numpy has no such type: their arrays are
+            said to be float16, are nobody's to compute with, and are for another such graph.
         cache: a directory that keeps what was compiled, for the next process; None keeps nothing.
     """
 
@@ -67,7 +67,7 @@ class OpenVinoGraph:
         threads: int,
         lanes: int = 1,
         images: int | None = None,
-        halve: Set[str] = frozenset(),
+        bf16_ports: Set[str] = frozenset(),
         cache: Path | None = None,
     ) -> None:
         settings: dict[str, Any] = {
@@ -79,14 +79,14 @@ class OpenVinoGraph:
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
         core = _core()
-        if arithmetic.rounds or halve or images:
+        if arithmetic.quantised or bf16_ports or images:
             model = core.read_model(path)
-            if arithmetic.rounds:
+            if arithmetic.quantised:
                 settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
-                round_matrices(model)
+                quantise_matrices(model)
             if images:
                 model.reshape({name: [images, *shape[1:]] for name, shape in _shapes(model).items()})
-            self._compiled = core.compile_model(halve_ports(model, halve), "CPU", settings)
+            self._compiled = core.compile_model(set_bf16_ports(model, bf16_ports), "CPU", settings)
         else:
             self._compiled = core.compile_model(path, "CPU", settings)  # which need not read it if it was compiled
         self.inputs = tuple(map(_name, self._compiled.inputs))
@@ -110,7 +110,7 @@ class OpenVinoGraph:
             self._requests.put(request)
 
 
-def round_matrices(model: openvino.Model) -> None:
+def quantise_matrices(model: openvino.Model) -> None:
     """Store the matrices of a model in 8 bits, with a scale for each of the values that they give.
 
     Where they are multiplied, OpenVINO then rounds the other side too, a group of values at a time ("dynamic
@@ -125,12 +125,12 @@ def round_matrices(model: openvino.Model) -> None:
         weights = constant.data
         axis = 1 if operation.get_attributes()["transpose_b"] else 0
         scales = np.maximum(np.abs(weights).max(axis=axis, keepdims=True), np.finfo(np.float32).tiny) / 127
-        rounded = operations.constant(np.rint(weights / scales).astype(np.int8))
-        restored = operations.multiply(operations.convert(rounded, "f32"), operations.constant(scales))
+        quantised = operations.constant(np.rint(weights / scales).astype(np.int8))
+        restored = operations.multiply(operations.convert(quantised, "f32"), operations.constant(scales))
         operation.input(1).replace_source_output(restored.output(0))
 
 
-def halve_ports(model: openvino.Model, names: Set[str]) -> openvino.Model:
+def set_bf16_ports(model: openvino.Model, names: Set[str]) -> openvino.Model:
     """Let those inputs and outputs of a model that have such names be of type bf16."""
     steps = PrePostProcessor(model)
     for ports, step in ((model.inputs, steps.input), (model.outputs, steps.output)):
@@ -149,7 +149,7 @@ def _shapes(model: openvino.Model) -> dict[str, list[int]]:
 
 def _tensor(value: Array) -> openvino.Tensor:
     """An array as the runtime sees it, without a copy."""
-    if value.dtype == np.float16:  # which it is not, see halve_ports
+    if value.dtype == np.float16:  # which it is not, see set_bf16_ports
         return openvino.Tensor(value.view(np.uint16), openvino.Shape(value.shape), openvino.Type.bf16)
     return openvino.Tensor(value, shared_memory=True)
 

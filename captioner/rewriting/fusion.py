@@ -24,7 +24,7 @@ def fuse(model: onnx.ModelProto) -> None:
     """Rearrange a graph, in place."""
     graph = OnnxGraph(model)
     shorten(graph)
-    unify(graph)
+    eliminate_common_subexpressions(graph)
     split_products(graph)
     look_up_products(graph)
     unite_products(graph)
@@ -77,7 +77,7 @@ def _rows_as_they_are(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto 
     return helper.make_node("Gather", [rows.input[0], numbers.input[0]], node.output, axis=0)
 
 
-def unify(graph: OnnxGraph) -> None:
+def eliminate_common_subexpressions(graph: OnnxGraph) -> None:
     """Compute once what several nodes compute alike."""
     for node in graph.nodes:  # of a known length, the last element has two numbers
         place = graph.picked(node)

@@ -19,7 +19,7 @@ from captioner.engines.graph_engine import DECODER, ENCODER, GRID, Graph, GraphE
 from captioner.engines.torch_engine import TorchEngine
 from captioner.export import export
 from captioner.graphs import check, graph_name
-from captioner.rewriting import rounding
+from captioner.rewriting import quantisation
 from captioner.tokens import Vocabulary
 
 
@@ -32,8 +32,8 @@ def open_onnxruntime(path: Path) -> Graph:
 def open_openvino(path: Path, precision: str = "fp32") -> Graph:
     from captioner.engines.openvino_graph import ARITHMETIC, OpenVinoGraph
 
-    halve = frozenset(GRID) if precision == "bf16" else frozenset[str]()
-    return OpenVinoGraph(path, arithmetic=ARITHMETIC[precision], threads=1, halve=halve)
+    ports = frozenset(GRID) if precision == "bf16" else frozenset[str]()
+    return OpenVinoGraph(path, arithmetic=ARITHMETIC[precision], threads=1, bf16_ports=ports)
 
 
 def has_bf16() -> bool:
@@ -54,7 +54,7 @@ def exported(
     model = opinionated_model(info, seed=5, scale=2, embedding=4)
     directory = tmp_path_factory.mktemp("graphs")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rounding, "LEAST", 1)  # these matrices are small
+        patched.setattr(quantisation, "LEAST", 1)  # these matrices are small
         export(model, info.image, directory)
     assert not model.training
     return TorchEngine(model, device="cpu"), info, directory
@@ -73,8 +73,8 @@ def decoded(engine: Engine, pixels: FloatArray) -> list[list[Hypothesis]]:
     return [found for options in OPTIONS for found in decode(engine, grid, len(pixels), options)]
 
 
-def opened(runtime: str, directory: Path, **halves: Any) -> GraphEngine:
-    graphs = [OPEN[runtime](directory / graph_name(part), **halves) for part in (ENCODER, DECODER)]
+def opened(runtime: str, directory: Path, **settings: Any) -> GraphEngine:
+    graphs = [OPEN[runtime](directory / graph_name(part), **settings) for part in (ENCODER, DECODER)]
     return GraphEngine(*graphs, name="graphs", at_once=2)
 
 
@@ -111,10 +111,10 @@ def second_step(engine: Engine, pixels: FloatArray) -> tuple[FloatArray, FloatAr
 @pytest.mark.skipif("onnxruntime" in MISSING, reason="onnxruntime is not installed")
 def test_each_member_says_much_the_same_in_8_bits(exported: tuple[Engine, ModelInfo, Path]) -> None:
     reference, _, directory = exported
-    encoder, decoder = graph_name(ENCODER), graph_name(DECODER, rounded=True)
+    encoder, decoder = graph_name(ENCODER), graph_name(DECODER, quantised=True)
     graphs = [open_onnxruntime(directory / name) for name in (encoder, decoder)]
     pixels = np.random.default_rng(3).standard_normal((3, 3, 32, 64), dtype=np.float32)
-    found = second_step(GraphEngine(*graphs, name="rounded", at_once=2), pixels)
+    found = second_step(GraphEngine(*graphs, name="quantised", at_once=2), pixels)
     for mine, theirs in zip(found, second_step(reference, pixels), strict=True):
         assert np.linalg.norm(mine - theirs) < 0.1 * np.linalg.norm(theirs)
     assert not np.array_equal(found[0], second_step(reference, pixels)[0])

@@ -28,13 +28,13 @@ def distance(found: FloatArray, expected: FloatArray) -> float:
 
 @pytest.mark.parametrize("engine", ["mixed", "onnxruntime", "openvino"])
 def test_a_decoder_in_8_bits_predicts_nearly_the_same(full: Captioner, picture: Image.Image, engine: str) -> None:
-    rounded = load("words", engine=engine, precision="int8").engine
-    assert rounded.name.startswith(f"{engine} int8")
+    quantised = load("words", engine=engine, precision="int8").engine
+    assert quantised.name.startswith(f"{engine} int8")
     grid = full.engine.encode(to_array(picture, full.info.image)[None])
     state = full.engine.select(full.engine.start(grid), np.array([0, 0]))
     tokens = np.array([Vocabulary.bos, 5])
     expected, next_state, weights = full.engine.step(tokens, state, grid)
-    found, next_found, weights_found = rounded.step(tokens, state, grid)
+    found, next_found, weights_found = quantised.step(tokens, state, grid)
     assert 1e-4 < distance(found.log_probs, expected.log_probs) < 0.02
     assert distance(weights_found, weights) < 0.1
     assert all(distance(next_found[part], next_state[part]) < 0.05 for part in next_state)
@@ -42,10 +42,10 @@ def test_a_decoder_in_8_bits_predicts_nearly_the_same(full: Captioner, picture: 
 
 @pytest.mark.skipif(not BF16, reason="this CPU has no bf16")
 def test_a_network_in_bf16_predicts_nearly_the_same(full: Captioner, picture: Image.Image) -> None:
-    rounded = load("words", engine="openvino", precision="bf16").engine
+    quantised = load("words", engine="openvino", precision="bf16").engine
     pixels, tokens = to_array(picture, full.info.image)[None], np.array([Vocabulary.bos, 5])
     steps = []
-    for engine in (full.engine, rounded):
+    for engine in (full.engine, quantised):
         grid = engine.encode(pixels)
         steps.append(engine.step(tokens, engine.select(engine.start(grid), np.array([0, 0])), grid))
     assert {part: array.dtype for part, array in grid.items() if part in GRID} == dict.fromkeys(GRID, np.float16)

@@ -20,7 +20,7 @@ from captioner.export import export
 from captioner.graphs import graph_name
 from captioner.rewriting import fusion
 from captioner.rewriting.fusion import fuse
-from captioner.rewriting.rounding import round_products
+from captioner.rewriting.quantisation import quantise_products
 
 WORDS, EMBEDDED, SEEN, HIDDEN, GATES = 7, 3, 2, 4, 8
 
@@ -130,7 +130,7 @@ def test_rows_of_a_decoder_meet_five_matrices(tiny_info: ModelInfo, tmp_path: Pa
 
 
 @pytest.mark.parametrize("width", [128, 200])  # whole blocks, and a rest
-def test_rounded_matrices_give_nearly_the_same(width: int) -> None:
+def test_quantised_matrices_give_nearly_the_same(width: int) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["rows"], axis=0),
@@ -140,14 +140,14 @@ def test_rounded_matrices_give_nearly_the_same(width: int) -> None:
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["rows"])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["rows", 100])
     model = helper.make_model(
-        helper.make_graph(nodes, "rounded", [tokens], [out], values),
+        helper.make_graph(nodes, "quantised", [tokens], [out], values),
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
     given = {"tokens": np.array([5, 250, 7])}
     (expected,) = ReferenceEvaluator(model).run(None, given)
     whole = model.ByteSize()
-    round_products(model)
+    quantise_products(model)
     assert model.ByteSize() < 0.55 * whole  # tables in 16 bits, matrices in 8
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, given)
