@@ -153,11 +153,11 @@ class Captioner:
         unknown = sorted(set(changes) - set(own.to_dict()))
         if unknown:
             raise OptionError(f"unknown option {', '.join(unknown)}; there are {', '.join(own.to_dict())}")
-        given = [name for name, value in changes.items() if value is not None]
+        changed = [name for name, value in changes.items() if value != getattr(own, name)]
         if "beam_size" not in changes and isinstance(changes.get("n_best"), int):
             changes["beam_size"] = max(own.beam_size, changes["n_best"])
         options = own.replace(**changes)
-        for name in given:
+        for name in changed:
             heeding = ONLY_WITH.get(name, options.method)
             require(heeding == options.method, f"{name} has a meaning with method={heeding} only")
         if options.rank == "cider":
@@ -200,7 +200,7 @@ class Captioner:
     ) -> list[list[Caption]]:
         if not pixels:
             return []
-        grid = engine.encode(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))  # the former copies nothing
+        grid = engine.encode(pixels)
         groups: dict[tuple[DecodingOptions, int | None], list[int]] = {}
         for image, own in enumerate(each):
             groups.setdefault((own, None if own.seed is None else image), []).append(image)

@@ -12,7 +12,7 @@ import numpy as np
 from captioner.captioner import Captioner
 from captioner.checkpoint import load_model, resolve
 from captioner.decoding.expectation import Expectation
-from captioner.engines import Engine, FloatArray, Grid, IntArray, State
+from captioner.engines import Engine, FloatArray, Grid, IntArray, Pixels, State
 from captioner.engines.candidates import Candidates
 from captioner.engines.torch_engine import TorchEngine
 from captioner.errors import DataError
@@ -29,7 +29,7 @@ class Ensemble:
         self._engines = list(engines)
         self.name = f"mean of {len(self._engines)}, {self._engines[0].name}"
 
-    def encode(self, pixels: FloatArray) -> Grid:
+    def encode(self, pixels: Pixels) -> Grid:
         """See :meth:`captioner.engines.Engine.encode`."""
         return [engine.encode(pixels) for engine in self._engines]
 

@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Normalised, of B images: (B, 3, H, W), or one after the other (3, H, W).
+Pixels = FloatArray | Sequence[FloatArray]
+
 # The engine's own values: opaque to decoding, which only hands them back.
 Grid = Any
 State = Any
@@ -59,8 +62,8 @@ class Engine(Decoder, Protocol):
 
     name: str
 
-    def encode(self, pixels: FloatArray) -> Grid:
-        """(B, 3, H, W) normalised pixels → the grid of B images."""
+    def encode(self, pixels: Pixels) -> Grid:
+        """The pixels of B images → their grid."""
         ...
 
     def summary(self, grid: Grid) -> FloatArray:
@@ -79,3 +82,10 @@ class Engine(Decoder, Protocol):
     def use_cores(self, number: int) -> None:
         """Let the calling thread's work use so many cores, where the engine can tell threads apart."""
         ...
+
+
+def stack(pixels: Pixels) -> FloatArray:
+    """The pixels of B images as one array; what is one already, or a single image, is not copied."""
+    if isinstance(pixels, np.ndarray):
+        return pixels
+    return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)

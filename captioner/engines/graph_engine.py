@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from captioner.engines import Array, Engine, FloatArray, IntArray
+from captioner.engines import Array, Engine, FloatArray, IntArray, Pixels, stack
 from captioner.engines.candidates import Candidates
 
 ENCODER, DECODER = "encoder", "decoder"
@@ -91,9 +91,10 @@ class GraphEngine:
         self._grid = [part for part in GRID if part in decoder.inputs]
         self._after = [WEIGHTS, *(NEXT + part for part in self._state)]
 
-    def encode(self, pixels: FloatArray) -> Parts:
+    def encode(self, pixels: Pixels) -> Parts:
         """See :meth:`captioner.engines.Engine.encode`."""
-        parts = (pixels[start : start + self._at_once] for start in range(0, len(pixels), self._at_once))
+        # Stacked some at a time, which stay in the cache, and in memory that the process has already.
+        parts = (stack(pixels[start : start + self._at_once]) for start in range(0, len(pixels), self._at_once))
         grids = [self._encoder({PIXELS: part}, self._encoder.outputs) for part in parts]
         if len(grids) == 1:
             return grids[0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from captioner.engines import Engine, FloatArray, IntArray
+from captioner.engines import Engine, FloatArray, IntArray, Pixels, stack
 from captioner.engines.candidates import Candidates
 from captioner.errors import OptionError
 from captioner.model import CaptionModel, Grid, State
@@ -91,10 +91,11 @@ class TorchEngine(TorchDecoder):
         self.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @torch.inference_mode()
-    def encode(self, pixels: FloatArray) -> Grid:
+    def encode(self, pixels: Pixels) -> Grid:
         """See :meth:`captioner.engines.Engine.encode`."""
         features = [
-            self._features(pixels[start : start + self._at_once]) for start in range(0, len(pixels), self._at_once)
+            self._features(stack(pixels[start : start + self._at_once]))
+            for start in range(0, len(pixels), self._at_once)
         ]
         return self.model.read(features[0] if len(features) == 1 else torch.cat(features))
 

@@ -21,6 +21,7 @@ from PIL import Image
 import captioner
 from captioner import Caption, Captioner, DecodingOptions, ModelError, OptionError, Result
 from captioner.checkpoint import ModelInfo
+from captioner.engines import stack
 from captioner.errors import ImageError
 from captioner.images import ImageSource, load_pixels
 from captioner.ngrams import NgramModel
@@ -130,6 +131,7 @@ def test_an_option_without_meaning_is_refused_at_once(
 def test_options_change_what_they_name_and_nothing_else(tiny_captioner: Captioner) -> None:
     own = tiny_captioner.info.decoding
     assert tiny_captioner.options() == own == DecodingOptions(max_length=8)
+    assert tiny_captioner.options(**own.to_dict()) == own  # also what the method ignores
     assert tiny_captioner.options(length_penalty=0.3, beam_size=5) == own.replace(length_penalty=0.3, beam_size=5)
 
 
@@ -413,3 +415,12 @@ def test_damaged_weights_are_told_and_not_passed_over(
 def test_the_public_face_is_all_there() -> None:
     for name in captioner.__all__:
         assert hasattr(captioner, name)
+
+
+def test_pixels_are_stacked_where_they_are_several() -> None:
+    one, other = np.random.default_rng(0).standard_normal((2, 3, 4, 5), dtype=np.float32)
+    together = stack([one, other])
+    np.testing.assert_array_equal(together, [one, other])
+    assert stack(together) is together
+    assert np.shares_memory(stack([one]), one)
+    assert stack([one]).shape == (1, 3, 4, 5)
