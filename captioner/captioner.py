@@ -147,7 +147,7 @@ class Captioner:
         """The model's decoding options with some changed; a beam not given is as wide as ``n_best`` needs.
 
         Raises:
-            OptionError: a name or a value is impossible, or would be ignored.
+            OptionError: a name or a value is impossible, or a change would be ignored.
         """
         own = self.info.decoding
         unknown = sorted(set(changes) - set(own.to_dict()))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.decoding.options import CHOICES, listed
+from captioner.decoding.options import CHOICES, ONLY_WITH, listed
 from captioner.errors import OptionError
 from captioner.speech import DEFAULT_VOICE, Voice
 from service.config import ServiceConfig
@@ -33,7 +33,7 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     """Check the fields of a query, a form (texts) or a JSON object (typed values).
 
     Raises:
-        OptionError: a field is unknown, of the wrong type or over this service's limit.
+        OptionError: a field is unknown, of the wrong type, over this service's limit, or would be ignored.
     """
     known = ("model", "attention", *DECODING)
     unknown = sorted(set(fields) - set(known))
@@ -46,6 +46,9 @@ def parse_options(fields: Mapping[str, object], config: ServiceConfig) -> Captio
     for name, most in option_limits(config).items():
         if decoding.get(name, 0) > most:
             raise OptionError(f"{name} may be at most {most} here")
+    for name, method in ONLY_WITH.items():  # also where it says what is so anyway
+        if name in decoding and decoding.get("method", "beam") != method:
+            raise OptionError(f"{name} has a meaning with method={method} only")
     return CaptionOptions(model, read_flag("attention", fields.get("attention", False)), decoding)
 
 
