@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from captioner.checkpoint import ModelInfo
-from captioner.config import require
+from captioner.config import is_whole, require
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.decoding.expectation import EXPECTATION_NAME, Expectation, Judge
 from captioner.decoding.options import ONLY_WITH
@@ -113,7 +113,7 @@ class Captioner:
         Raises:
             OptionError: at once, when an option is unknown or impossible.
         """
-        require(batch_size >= 1, "batch_size must be at least 1")
+        require(is_whole(batch_size) and batch_size >= 1, "batch_size must be a whole number, at least 1")
         require(not isinstance(images, str | bytes), "images must be a list or stream of pictures, not one")
         return self._stream(iter(images), batch_size, self.options(**options))
 

@@ -171,7 +171,7 @@ def make(model: Path, root: Path) -> Path:
             return made
         if made.exists():  # cleaned up in part, or cut off with the power
             shutil.rmtree(made)
-        log.info("Exporting the graphs of %s to %s, this once; it takes some ten seconds", model, made)
+        log.info("Exporting the graphs of %s to %s; it takes some ten seconds", model, made)
         partial = Path(tempfile.mkdtemp(prefix=f"{made.name}.", dir=root))
         try:
             done = _run_export(model, partial)

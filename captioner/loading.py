@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioner.captioner import Captioner
 from captioner.checkpoint import ModelInfo, read_info, resolve
-from captioner.config import require
+from captioner.config import is_whole, require
 from captioner.cores import usable_cores
 from captioner.decoding.expectation import Expectation
 from captioner.engines import Engine
@@ -55,7 +55,7 @@ def load(
         OptionError: the engine, device or precision is unknown, or does not go with the others.
         DependencyError: the engine that was asked for is not installed.
     """
-    require(threads is None or threads >= 1, f"threads must be at least 1, not {threads}")
+    require(threads is None or (is_whole(threads) and threads >= 1), f"threads must be at least 1, not {threads!r}")
     directory = resolve(model)
     info = read_info(directory)
     runs, reason = choose(directory, info, engine, device, precision, threads)

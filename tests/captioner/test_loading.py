@@ -182,7 +182,9 @@ def test_an_accelerator_is_for_torch(tiny_model_dir: Path, monkeypatch: pytest.M
         ({"engine": "openvino", "device": "cuda"}, "openvino runs on the CPU alone"),
         ({"engine": "mixed"}, "mixed computes in int8, not in fp32"),
         ({"engine": "mixed", "precision": "int8", "device": "cuda"}, "mixed runs on the CPU alone"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"threads": 1.5}, "threads must be at least 1, not 1.5"),
+        ({"threads": "2"}, "threads must be at least 1, not '2'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tiny_model_dir: Path, options: dict[str, object], message: str) -> None:
