@@ -209,6 +209,9 @@ def load_model(name_or_directory: str | Path) -> tuple[CaptionModel, ModelInfo]:
     except OptionError as error:
         raise ModelError(f"{directory / CONFIG_NAME} names an unknown architecture: {error}") from error
     _check_fit(path, expected=untied(model), found=state)
+    empty = [name for name, tensor in state.items() if tensor.ndim > 1 and not tensor.any()]
+    if empty:  # a copy that was cut off may have its full length, with zeros in place of the rest
+        raise ModelError(f"the weights {path} are damaged: {_few(empty)} hold nothing but zeros; copy the model anew")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie()

@@ -106,3 +106,14 @@ def test_a_file_cut_short_is_broken(tiny_info: ModelInfo, tiny_model_dir: Path, 
     with pytest.raises(ModelError, match="cannot read the weights") as caught:
         load_model(tmp_path)
     assert caught.value.code == "model_broken"
+
+
+def test_a_file_with_zeros_in_place_of_its_end_is_refused(
+    tiny_info: ModelInfo, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    whole = (tiny_model_dir / "model.safetensors").read_bytes()
+    half = len(whole) // 2
+    (tmp_path / "model.safetensors").write_bytes(whole[:half] + bytes(len(whole) - half))
+    write_info(tmp_path, tiny_info)
+    with pytest.raises(ModelError, match=r"are damaged: .* hold nothing but zeros"):
+        load_model(tmp_path)
