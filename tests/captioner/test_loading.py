@@ -143,6 +143,7 @@ def test_torch_has_as_many_threads_as_are_asked_for(tiny_model_dir: Path) -> Non
         torch.set_num_threads(before)
 
 
+@needs_torch
 @pytest.mark.skipif("openvino" not in INSTALLED, reason="openvino is not installed")
 def test_a_cache_that_cannot_be_written_is_read(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
