@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import sys
@@ -99,27 +100,22 @@ def _first_that_works(
 ) -> tuple[Engine | None, list[CaptionerError]]:
     """Of the engines of graphs that compute in a precision the first that works, if one does; what ails the others."""
     obstacles: list[CaptionerError] = []
-    names = []
-    for name, precisions in GRAPH_ENGINES.items():
-        if precision in precisions:
+    graphs: Path | None = None
+    with contextlib.ExitStack() as stack:
+        for name in (name for name, precisions in GRAPH_ENGINES.items() if precision in precisions):
             try:
                 _require_packages(name)
-                names.append(name)
             except DependencyError as error:
                 obstacles.append(error)
-    if not names:
-        return None, obstacles
-    try:
-        with graphs_of(directory) as graphs:
-            for name in names:
-                try:
-                    return _open(name, graphs, info, precision, threads), obstacles
-                except ModelError as error:  # whatever ails a runtime, torch still works
-                    log.warning("%s", error)
-                    obstacles.append(error)
-    except CaptionerError as error:  # there are no graphs, for any of them
-        log.warning("%s", error)
-        obstacles.append(error)
+                continue
+            try:
+                graphs = graphs or stack.enter_context(graphs_of(directory))
+                return _open(name, graphs, info, precision, threads), obstacles
+            except CaptionerError as error:  # whatever ails a runtime, torch still works
+                log.warning("%s", error)
+                obstacles.append(error)
+                if graphs is None:  # there are none, for any of them
+                    break
     return None, obstacles
 
 
